@@ -56,3 +56,55 @@ class Snapshot:
     asked_at_s: float
     taken_at_s: float
     points: Mapping[str, Reading | Missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the device calls itself; None where it does not say (or was not asked)."""
+
+    vendor: str | None
+    model: str | None
+    serial: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One command, sent at most once, and what was read back after it.
+
+    `absence` is None when the device accepted the write, which proves nothing about
+    its effect; `read_back` was asked after `done_at_s`, and is None when the profile
+    names no proof or nothing was sent. A write without an answer (`timeout`) may have
+    taken effect, or may still do so.
+    """
+
+    name: str
+    value: float | str
+    sent_at_s: float
+    done_at_s: float
+    absence: Absence | None
+    detail: str
+    read_back: Reading | Missing | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """One place of a device (a register, an OID) that gave no value, and why."""
+
+    absence: Absence
+    detail: str = ""
+
+
+Place = str | tuple[str, int]
+"""Where a raw value is kept: an OID, or a Modbus table and a register address."""
+
+Raw = int | bytes | str
+"""As it came over the wire: a register or integer, an octet string, a dotted OID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one place said, and the two instants between which it was true."""
+
+    raw: Raw | NoAnswer
+    asked_at_s: float
+    taken_at_s: float
