@@ -137,10 +137,10 @@ def solve_one_cap(cap_w: float, w: Floats, lo_w: Floats, hi_w: Floats) -> tuple[
     at = breaks[k] if k >= 0 else 0.0
     inside = (lo_w / w <= at) & (hi_w / w > at)
     if not inside.any():
-        return np.clip(w * at, lo_w, hi_w), 1.0 / at if at > 0 else np.inf
+        return np.clip(w * at, lo_w, hi_w), float(1.0 / at) if at > 0 else np.inf
     fixed_w = np.where(lo_w / w > at, lo_w, hi_w)[~inside].sum()
     q = (cap_w - fixed_w) / w[inside].sum()
-    return np.clip(w * q, lo_w, hi_w), 1.0 / q if q > 0 else np.inf
+    return np.clip(w * q, lo_w, hi_w), float(1.0 / q) if q > 0 else np.inf
 
 
 class _Forest:

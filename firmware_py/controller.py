@@ -1,0 +1,230 @@
+"""One rack's controller: hardware on one side, the grant protocol on the other.
+
+It joins the node (what is said and obeyed), the demand estimate and the limiter (what
+becomes of a lease on the hardware). Like every machine here it has four doors, awaits
+nothing, reads no clock and returns what is to be done. The shell around it
+(`runtime`) is one loop that knows none of the rules.
+
+Two rules are its own: when the lease ends the rack lowers itself to its floor (R6),
+and a draw that is missing or stale is unknown, never zero (R9).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from broker.effects import (
+    Effect,
+    JournalRecord,
+    JournalWritten,
+    Lease,
+    Level,
+    LinkDown,
+    LinkUp,
+    event,
+)
+from broker.messages import Message
+from broker.node import ClockRead, Identity, Node, RackState
+from broker.topics import Topic
+from drivers.reading import Reading, Snapshot
+from firmware_py import demand
+from firmware_py.limiter import (
+    Command,
+    CommandDone,
+    LimiterEffect,
+    ReadBack,
+    limiter_of,
+)
+from firmware_py.site_types import Rack
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRead:
+    """One round of a device's poll, by the device's name in the site file."""
+
+    device: str
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Send a command to a device, once."""
+
+    device: str
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class PollNow:
+    """Poll a device out of turn."""
+
+    device: str
+
+
+ControllerEffect = Effect | Execute | PollNow
+Fact = DeviceRead | CommandDone | JournalWritten | LinkUp | LinkDown | ClockRead
+
+
+class Controller:
+    """The machine of one rack. Watts are whole, `now` is monotonic seconds."""
+
+    def __init__(
+        self, me: Identity, rack: Rack, loaded: JournalRecord | None, *, now: float
+    ) -> None:
+        self._rack = rack
+        self._node = Node(me, loaded, now=now)
+        self._limiter = limiter_of(
+            rack.actuator, floor_w=rack.floor_w, ceiling_w=rack.ceiling_w, now=now
+        )
+        self._draw: dict[tuple[str, str], Reading] = {}
+        self._lease_ended = False
+        self._set_by = "hardware at the start"
+
+    # ---- doors -----------------------------------------------------------------
+
+    def receive(
+        self, topic: Topic, message: Message, *, retained: bool, now: float
+    ) -> list[ControllerEffect]:
+        """Something came over MQTT."""
+        return self._carry(self._node.receive(topic, message, retained=retained, now=now), now)
+
+    def read(self, fact: Fact, *, now: float) -> list[ControllerEffect]:
+        """A device answered or did not, a write ended, the link or the clock changed."""
+        match fact:
+            case DeviceRead():
+                effects = self._read_device(fact, now)
+            case CommandDone():
+                effects = self._to_device(self._limiter.done(fact, now=now))
+            case _:
+                effects = self._carry(self._node.read(fact, now=now), now)
+        return effects
+
+    def wake(self, *, now: float) -> list[ControllerEffect]:
+        """A deadline has come."""
+        effects = self._to_device(self._limiter.wake(now=now))
+        effects += self._watch_lease(now)
+        self._node.read(self._state(now), now=now)
+        return effects + self._carry(self._node.wake(now=now), now)
+
+    def next_wake(self) -> float | None:
+        times = [self._node.next_wake(), self._limiter.next_wake()]
+        if not self._lease_ended:
+            times.append(self._node.lowers_at_s)
+        return min((time for time in times if time is not None), default=None)
+
+    def floor(self, *, now: float) -> list[ControllerEffect]:
+        """`--floor-on-exit`: lower the rack before the process ends."""
+        return self._to_device(self._limiter.lower_to_floor(now=now))
+
+    @property
+    def leads(self) -> bool:
+        return self._node.leads
+
+    @property
+    def promise_w(self) -> int:
+        """bound_w, for the shell's own log."""
+        return self._limiter.bound_w
+
+    # ---- leases ----------------------------------------------------------------
+
+    def _carry(self, effects: Iterable[Effect], now: float) -> list[ControllerEffect]:
+        """Leases go to the limiter, all else to the shell."""
+        out: list[ControllerEffect] = []
+        for effect in effects:
+            if isinstance(effect, Lease):
+                out += self._obey(effect, now)
+            else:
+                out.append(effect)
+        return out
+
+    def _obey(self, lease: Lease, now: float) -> list[ControllerEffect]:
+        self._lease_ended = False
+        before_w = self._limiter.limit_w
+        effects = self._limiter.limit(lease.limit_w, may_raise=lease.may_raise, now=now)
+        if self._limiter.limit_w != before_w:
+            self._set_by = f"broker {lease.key.rack}, term {lease.key.term}"
+        return self._to_device(effects)
+
+    def _watch_lease(self, now: float) -> list[ControllerEffect]:  # protocol R6
+        if now < self._node.lowers_at_s:
+            return []
+        effects: list[ControllerEffect] = []
+        if not self._lease_ended:
+            self._lease_ended = True
+            self._set_by = "end of the lease"
+            effects.append(
+                event(Level.WARNING, "lease ended: rack goes to its floor", w=self._rack.floor_w)
+            )
+            effects += self._to_device(self._limiter.lower_to_floor(now=now))
+        return effects
+
+    # ---- devices ---------------------------------------------------------------
+
+    def _read_device(self, fact: DeviceRead, now: float) -> list[ControllerEffect]:
+        for spec in self._rack.devices:
+            if spec.name == fact.device:
+                for name in spec.measures:
+                    self._note_draw(spec.name, name, fact.snapshot)
+        if fact.device != self._rack.actuator.device:
+            return []
+        return self._to_device(self._limiter.read(fact.snapshot.points, now=now))
+
+    def _note_draw(self, device: str, name: str, snapshot: Snapshot) -> None:
+        """A missing answer leaves the last value to grow old (R9: stale_after_s)."""
+        point = snapshot.points.get(name)
+        if isinstance(point, Reading):
+            self._draw[device, name] = point
+
+    def _to_device(self, effects: Iterable[LimiterEffect]) -> list[ControllerEffect]:
+        device = self._rack.actuator.device
+        out: list[ControllerEffect] = []
+        for effect in effects:
+            match effect:
+                case Command():
+                    assert device is not None
+                    out.append(Execute(device, effect))
+                case ReadBack():
+                    assert device is not None
+                    out.append(PollNow(device))
+                case _:
+                    out.append(effect)
+        return out
+
+    # ---- what the rack is now --------------------------------------------------
+
+    def _state(self, now: float) -> RackState:
+        measured = self._measured(now)
+        wish = demand.estimate(
+            measured[0] if measured else None,
+            self._limiter.limit_w,
+            floor_w=self._rack.floor_w,
+            ceiling_w=self._rack.ceiling_w,
+            in_steps=self._rack.actuator.kind == "outlets",
+        )
+        return RackState(
+            bound_w=self._limiter.bound_w,
+            limit_w=self._limiter.limit_w,
+            next_w=self._limiter.next_w,
+            demand_w=wish.wanted_w,
+            measured_w=measured[0] if measured else None,
+            measured_age_s=round(measured[1], 3) if measured else None,
+            starting=self._limiter.starting,
+            set_by=self._set_by,
+        )
+
+    def _measured(self, now: float) -> tuple[int, float] | None:
+        """The rack's draw in whole watts, rounded up, and its age; None where unknown."""
+        total_w, age_s, counted = 0.0, 0.0, False
+        for spec in self._rack.devices:
+            for name in spec.measures:
+                point = self._draw.get((spec.name, name))
+                if point is None or isinstance(point.value, str):
+                    return None
+                if now - point.taken_at_s > spec.stale_after_s:
+                    return None
+                total_w += point.value
+                age_s = max(age_s, now - point.taken_at_s)
+                counted = True
+        return (max(0, math.ceil(total_w)), max(0.0, age_s)) if counted else None

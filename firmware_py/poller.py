@@ -1,0 +1,107 @@
+"""One device, one task: polls on its own period, commands as they come.
+
+A device is asked one thing at a time. Commands go before polls; a lowering command
+drops the raises that still wait, and says so, so that nothing that was overtaken is
+written later. What the device answered, or did not, goes into the controller's inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from drivers.device import Device
+from drivers.errors import DeviceError, ProfileError
+from drivers.profile import Profile
+from drivers.reading import Absence, Missing, Snapshot
+from firmware_py.controller import DeviceRead
+from firmware_py.limiter import Command, CommandDone
+
+COMMANDS_WAITING_MAX = 256  # above it the oldest is reported as never sent
+
+
+class Poller:
+    """The task of one device. `names` are the points that this rack needs."""
+
+    def __init__(
+        self,
+        name: str,
+        device: Device,
+        names: Sequence[str],
+        *,
+        poll_s: float,
+        candidates: Callable[[], Sequence[Profile]],
+        clock: Callable[[], float],
+        put: Callable[[DeviceRead | CommandDone], None],
+    ) -> None:
+        self.name = name
+        self._device = device
+        self._names = tuple(names)
+        self._poll_s = poll_s
+        self._candidates = candidates
+        self._clock = clock
+        self._put = put
+        self._commands: deque[Command] = deque()
+        self._called = asyncio.Event()
+        self._poll_at_s = clock()
+
+    def submit(self, command: Command) -> None:
+        """Queue a command; a lowering one overtakes and drops the raises that wait."""
+        if not command.raises:
+            for waiting in [c for c in self._commands if c.raises]:
+                self._drop(waiting)
+        if len(self._commands) >= COMMANDS_WAITING_MAX:
+            self._drop(self._commands[0])
+        self._commands.append(command)
+        self._called.set()
+
+    def poll_now(self) -> None:
+        """Poll before the period is over."""
+        self._poll_at_s = self._clock()
+        self._called.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._commands:
+                await self._execute(self._commands.popleft())
+            elif self._clock() >= self._poll_at_s:
+                self._poll_at_s = self._clock() + self._poll_s
+                await self.poll()
+            else:
+                await self._pause()
+
+    async def poll(self) -> None:
+        """One round of the device, into the inbox."""
+        if self._device.profile is None and not await self._recognise():
+            return
+        snapshot = await self._device.read(self._names)
+        self._put(DeviceRead(self.name, snapshot))
+
+    async def _execute(self, command: Command) -> None:
+        executed = await self._device.execute(command.name, command.value)
+        self._put(CommandDone(command.id, executed, executed.done_at_s))
+
+    async def _recognise(self) -> bool:
+        try:
+            self._device.profile = await self._device.recognise(self._candidates())
+        except (DeviceError, ProfileError) as error:
+            absence = error.absence if isinstance(error, DeviceError) else Absence.ABSENT
+            now_s = self._clock()
+            missing = {name: Missing(name, absence, str(error)) for name in self._names}
+            self._put(DeviceRead(self.name, Snapshot(now_s, now_s, missing)))
+            return False
+        return True
+
+    async def _pause(self) -> None:
+        self._called.clear()
+        try:
+            async with asyncio.timeout(max(0.0, self._poll_at_s - self._clock())):
+                await self._called.wait()
+        except TimeoutError:
+            return
+
+    def _drop(self, command: Command) -> None:
+        self._commands.remove(command)
+        self._put(CommandDone(command.id, None, self._clock()))
