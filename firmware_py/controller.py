@@ -29,7 +29,7 @@ from broker.messages import Message
 from broker.node import ClockRead, Identity, Node, RackState
 from broker.topics import Topic
 from drivers.reading import Reading, Snapshot
-from firmware_py import demand
+from firmware_py.demand import DemandEstimator
 from firmware_py.limiter import (
     Command,
     CommandDone,
@@ -77,6 +77,12 @@ class Controller:
         self._node = Node(me, loaded, now=now)
         self._limiter = limiter_of(
             rack.actuator, floor_w=rack.floor_w, ceiling_w=rack.ceiling_w, now=now
+        )
+        self._demand = DemandEstimator(
+            floor_w=rack.floor_w,
+            ceiling_w=rack.ceiling_w,
+            in_steps=rack.actuator.kind == "outlets",
+            effect_delay_s=rack.actuator.effect_delay_s,
         )
         self._draw: dict[tuple[str, str], Reading] = {}
         self._lease_ended = False
@@ -196,12 +202,11 @@ class Controller:
 
     def _state(self, now: float) -> RackState:
         measured = self._measured(now)
-        wish = demand.estimate(
+        wish = self._demand.estimate(
             measured[0] if measured else None,
+            now - measured[1] if measured else now,
             self._limiter.limit_w,
-            floor_w=self._rack.floor_w,
-            ceiling_w=self._rack.ceiling_w,
-            in_steps=self._rack.actuator.kind == "outlets",
+            now=now,
         )
         return RackState(
             bound_w=self._limiter.bound_w,
