@@ -319,7 +319,7 @@ class Coordinator:
     def _rack_price(self, rack: str, clearing: market.Clearing) -> float | None:
         prices = [clearing.price[cap] for cap in self._ledger.accounts[rack].path]
         known = [price for price in prices if price is not None]
-        return sum(known) if len(known) == len(prices) else None
+        return _rounded(sum(known)) if len(known) == len(prices) else None
 
     # ---- what monitors see -----------------------------------------------------
 
@@ -338,9 +338,9 @@ class Coordinator:
         state = MarketState(
             ballot=self.ballot,
             mechanism=clearing.certificate.mechanism,
-            price=clearing.price,
+            price={cap: _rounded(price) for cap, price in clearing.price.items()},
             allocation_w=allocation_w,
-            violation_w=clearing.certificate.violation_w,
+            violation_w=round(clearing.certificate.violation_w, 3),
             kkt=clearing.certificate.kkt,
             iterations=clearing.certificate.iterations,
             alarm=alarm,
@@ -370,7 +370,7 @@ class Coordinator:
             draw_w=sum(report.measured_w or 0 for report in reports),
             demand_w=sum(report.demand_w for report in reports),
             headroom_w=limit_w - load_w.get(cap, 0),
-            price=clearing.price[cap],
+            price=_rounded(clearing.price[cap]),
             short_w=max(0, self._floors_w(cap) - limit_w),
         )
         return Publish(Topic(Kind.CAP_STATE, cap), state, retain=True)
@@ -402,6 +402,11 @@ class Coordinator:
             return []
         self._said[what] = state
         return [said] if state else []
+
+
+def _rounded(price: float | None) -> float | None:
+    """Six digits of a price are enough for whoever reads it."""
+    return None if price is None else float(f"{price:.6g}")
 
 
 def _residuals(clearing: market.Clearing) -> dict[str, float]:

@@ -51,9 +51,9 @@ from broker.mqtt_values import (
 from broker.mqtt_values import Event as LinkEvent
 from broker.node import ClockRead, Identity
 from broker.topics import Kind, Topic
-from drivers.address import Secret as DeviceSecret
 from drivers.device import open_device
 from drivers.profile import Profile, load_profile, profile_names
+from drivers.secret import Secret as DeviceSecret
 from firmware_py import clock
 from firmware_py.controller import Controller, ControllerEffect, Execute, Fact, PollNow
 from firmware_py.journal import Journal

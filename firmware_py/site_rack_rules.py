@@ -17,8 +17,9 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from drivers.address import Secret, SnmpAddress, parse_url
+from drivers.address import SnmpAddress, parse_url
 from drivers.errors import ProfileError
+from drivers.secret import Secret
 from firmware_py.site_defaults import (
     ProfileFacts,
     Profiles,
