@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Run the controller of one rack until it is told to stop."""
     from firmware_py.journal import Journal, JournalError
-    from firmware_py.runtime import RunOptions, Runtime
+    from firmware_py.runtime import RunOptions, Runtime, StartError
 
     _log(verbose)
     site, rack = _load(site_path, rack_name)
@@ -70,7 +70,7 @@ def run(
         with Journal(_folder(site, rack, state)) as journal:
             runtime = Runtime(site, rack, journal, RunOptions(floor_on_exit=floor_on_exit))
             code = asyncio.run(runtime.run())
-    except (JournalError, OSError, ValueError) as error:
+    except (JournalError, StartError) as error:
         _fail(str(error), OPERATOR)
     sys.exit(code)
 
@@ -90,13 +90,17 @@ def init(site_path: Path, rack_name: str, state: Path | None, offline: bool, all
     from broker.messages import Ballot
     from firmware_py.journal import Journal, JournalError, first_record
     from firmware_py.operations import NoServer, knows_rack
+    from firmware_py.runtime import in_words
     from firmware_py.site import site_hash
 
     site, rack = _load(site_path, rack_name)
     try:
         with Journal(_folder(site, rack, state)) as journal:
             if journal.exists:
-                _fail("there is a journal already: a rack is initialised once", OPERATOR)
+                _fail(
+                    f"{journal.path}: there is a journal already: a rack is initialised once",
+                    OPERATOR,
+                )
             if not (offline or all_new) and knows_rack(site, rack.name):
                 _fail(
                     f"the MQTT server knows a report of {rack.name}: it has run before."
@@ -105,11 +109,14 @@ def init(site_path: Path, rack_name: str, state: Path | None, offline: bool, all
                     " its floor",
                     OPERATOR,
                 )
-            journal.write(first_record(Ballot(0, site_hash(site))))
+            try:
+                journal.write(first_record(Ballot(0, site_hash(site))))
+            except OSError as error:
+                _fail(f"{journal.path}: {error.strerror or error}", OPERATOR)
     except NoServer as error:
         _fail(f"{error}. Where there is no MQTT server yet, use --offline", NO_ANSWER)
     except (JournalError, OSError, ValueError) as error:
-        _fail(str(error), OPERATOR)
+        _fail(in_words(error), OPERATOR)
     click.echo(f"{rack.name}: ready to run")
 
 
@@ -184,6 +191,7 @@ def cap(
 ) -> None:
     """Set CAP to LIMIT_W watts, and wait until it is in force."""
     from firmware_py.operations import NoServer, set_cap
+    from firmware_py.runtime import in_words
 
     if (limit_w is None) == (clear_by is None):
         _fail("say either a limit in watts or --clear BY", OPERATOR)
@@ -196,7 +204,7 @@ def cap(
     except NoServer as error:
         _fail(str(error), NO_ANSWER)
     except (OSError, ValueError) as error:
-        _fail(str(error), OPERATOR)
+        _fail(in_words(error), OPERATOR)
     if not outcome.seen:
         _fail(f"{cap_name} is not confirmed: {outcome.reason}", NO_ANSWER)
     floors_w = sum(rack.floor_w for rack in site.under(cap_name))

@@ -71,6 +71,10 @@ class Journal:
             self._lock_fd = None
 
     @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
     def exists(self) -> bool:
         return self._path.exists()
 
@@ -88,7 +92,7 @@ class Journal:
             if outer.schema != 1 or _digest(bytes(outer.record)) != outer.sha256:
                 return None, "the journal is torn"
             return msgspec.json.decode(outer.record, type=JournalRecord), ""
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return None, f"the journal is torn: {error}"
 
     def write(self, record: JournalRecord) -> None:

@@ -49,7 +49,10 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
     said: CapSet | None = None
     repeat_at_s = 0.0
     highest = 0
-    reason = f"no broker has confirmed it within {CAP_SET_S_MAX:g} s"
+    reason = (
+        f"no broker has confirmed it within {CAP_SET_S_MAX:g} s; is a controller of"
+        f" {site.site} running?"
+    )
     with _link(site, beat_topic) as (link, events):
         _connect(events)
         ready_s = clock.now_s() + site.timing.tick_s  # a retained beat comes before that
@@ -114,6 +117,8 @@ def _connect(events: queue.Queue[Event]) -> None:
             return
         if isinstance(heard, Disconnected):
             reason = heard.reason
+            if heard.fatal:  # waiting does not help
+                break
     raise NoServer(reason)
 
 

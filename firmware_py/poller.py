@@ -3,6 +3,7 @@
 A device is asked one thing at a time. Commands go before polls; a lowering command
 drops the raises that still wait, and says so, so that nothing that was overtaken is
 written later. What the device answered, or did not, goes into the controller's inbox.
+Which points are missing is told to the log when it changes, not at every poll.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from broker.effects import Event, Level, event
 from drivers.device import Device
 from drivers.errors import DeviceError, ProfileError
 from drivers.profile import Profile
@@ -19,6 +21,7 @@ from firmware_py.controller import DeviceRead
 from firmware_py.limiter import Command, CommandDone
 
 COMMANDS_WAITING_MAX = 256  # above it the oldest is reported as never sent
+NAMES_SHOWN_MAX = 3  # of missing points, in one line of the log
 
 
 class Poller:
@@ -34,6 +37,7 @@ class Poller:
         candidates: Callable[[], Sequence[Profile]],
         clock: Callable[[], float],
         put: Callable[[DeviceRead | CommandDone], None],
+        say: Callable[[Event], None],
     ) -> None:
         self.name = name
         self._device = device
@@ -42,6 +46,8 @@ class Poller:
         self._candidates = candidates
         self._clock = clock
         self._put = put
+        self._say = say
+        self._missing: frozenset[tuple[str, Absence]] = frozenset()
         self._commands: deque[Command] = deque()
         self._called = asyncio.Event()
         self._poll_at_s = clock()
@@ -76,8 +82,7 @@ class Poller:
         """One round of the device, into the inbox."""
         if self._device.profile is None and not await self._recognise():
             return
-        snapshot = await self._device.read(self._names)
-        self._put(DeviceRead(self.name, snapshot))
+        self._tell(await self._device.read(self._names))
 
     async def _execute(self, command: Command) -> None:
         executed = await self._device.execute(command.name, command.value)
@@ -90,9 +95,17 @@ class Poller:
             absence = error.absence if isinstance(error, DeviceError) else Absence.ABSENT
             now_s = self._clock()
             missing = {name: Missing(name, absence, str(error)) for name in self._names}
-            self._put(DeviceRead(self.name, Snapshot(now_s, now_s, missing)))
+            self._tell(Snapshot(now_s, now_s, missing))
             return False
         return True
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        missing = [point for point in snapshot.points.values() if isinstance(point, Missing)]
+        now_missing = frozenset((point.name, point.absence) for point in missing)
+        if now_missing != self._missing:
+            self._missing = now_missing
+            self._say(_missing_event(self.name, missing))
+        self._put(DeviceRead(self.name, snapshot))
 
     async def _pause(self) -> None:
         self._called.clear()
@@ -105,3 +118,18 @@ class Poller:
     def _drop(self, command: Command) -> None:
         self._commands.remove(command)
         self._put(CommandDone(command.id, None, self._clock()))
+
+
+def _missing_event(device: str, missing: Sequence[Missing]) -> Event:
+    if not missing:
+        return event(Level.INFO, "device gives all its values again", device=device)
+    names = ", ".join(point.name for point in missing[:NAMES_SHOWN_MAX])
+    more = len(missing) - NAMES_SHOWN_MAX
+    return event(
+        Level.WARNING,
+        "device gives no value",
+        device=device,
+        points=names + (f" and {more} more" if more > 0 else ""),
+        reason=missing[0].absence.value,
+        detail=missing[0].detail,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +53,36 @@ def _require_an_answer(device: Device, snapshot: Snapshot) -> None:
     points = snapshot.points.values()
     silent = [p for p in points if isinstance(p, Missing) and p.absence is Absence.TIMEOUT]
     if points and len(silent) == len(points):
-        raise Unanswered(f"{device.url}: {silent[0].detail or 'no answer'}")
+        detail = silent[0].detail or "no answer"
+        known = detail.startswith(device.url)  # who could not be reached is said mostly
+        raise Unanswered(detail if known else f"{device.url}: {detail}")
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same for people: the device, then a line per point."""
+    """The same for people: the device, then a line per point; runs of rows that the
+    device lacks (outlet.9 to outlet.48) share one."""
     device = result["device"]
     known = [device[key] for key in ("vendor", "model", "serial") if device[key]]
     lines = [f"{device['url']}  {' '.join(known)}  (profile {device['profile']})"]
-    width = max((len(name) for name in result["points"]), default=0)
-    for name, point in result["points"].items():
-        if "missing" in point:
-            lines.append(f"  {name:<{width}}  {'—':>12}     {point['missing']}")
-        else:
-            lines.append(f"  {name:<{width}}  {_number(point['value']):>12} {point['unit']:<3}")
+    rows = [_row(list(run)) for _, run in groupby(result["points"].items(), key=_run_of)]
+    width = max((len(row[0]) for row in rows), default=0)
+    for name, value, unit, remark in rows:
+        lines.append(f"  {name:<{width}}  {value:>12} {unit:<3}  {remark}".rstrip())
     return "\n".join(lines)
+
+
+def _run_of(item: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    """Neighbours of one run: missing for one reason, and differing only in their number."""
+    name, point = item
+    return (re.sub(r"\d+", "#", name), point["missing"]) if "missing" in point else (name, "")
+
+
+def _row(run: list[tuple[str, dict[str, Any]]]) -> tuple[str, str, str, str]:
+    """Name, value, unit and remark of a line."""
+    (name, point), last = run[0], run[-1][0]
+    if "missing" in point:
+        return (name if len(run) == 1 else f"{name} … {last}", "—", "", point["missing"])
+    return name, _number(point["value"]), point["unit"], f"{point['age_s']:.1f} s ago"
 
 
 def _number(value: float | str) -> str:

@@ -52,6 +52,7 @@ from broker.mqtt_values import Event as LinkEvent
 from broker.node import ClockRead, Identity
 from broker.topics import Kind, Topic
 from drivers.device import open_device
+from drivers.errors import ProfileError
 from drivers.profile import Profile, load_profile, profile_names
 from drivers.secret import Secret as DeviceSecret
 from firmware_py import clock
@@ -68,6 +69,17 @@ CLOCK_PERIOD_FORGETFUL_S = 1.0
 SAME_EVENT_S = 10.0  # the same line is logged at most this often
 
 log = logging.getLogger("wattbroker")
+
+
+class StartError(Exception):
+    """What the site file names cannot be used here: a file, a variable, a profile."""
+
+
+def in_words(error: Exception) -> str:
+    """An error of the operator's without the system's numbers."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +171,11 @@ class Runtime:
         loaded, why = journal.load()
         if loaded is None:
             log.error(
-                "%s: this rack counts at its ceiling until it has a term and a boot again;"
-                " a rack that has never run wants `wattbroker init` first",
+                "%s: this rack counts at its ceiling until a synchronised clock (a time service,"
+                ' or clock = "trusted" in the site file) gives it a term and a boot again;'
+                " a rack that has never run wants `wattbroker init` first; where no rack of the"
+                " site has a journal any more, lower all hardware to its floor and run"
+                " `wattbroker init --all-new` for each",
                 why,
             )
         self._forgetful = loaded is None
@@ -176,15 +191,21 @@ class Runtime:
         self._log = EventLog()
 
     async def run(self) -> int:
-        """Until SIGTERM or SIGINT, or until the controller must end. The exit code."""
+        """Until SIGTERM or SIGINT, or until the controller must end. The exit code.
+
+        StartError: nothing was started, because the operator has to act first.
+        """
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, Exit(0, "told to stop"))
         me = identity_of(self._site, self._rack, self._instance)
         self._controller = Controller(me, self._rack, self._loaded, now=clock.now_s())
-        self._link = MqttLink(self._settings(), self._from_link)
         async with AsyncExitStack() as stack:
-            await self._start_pollers(stack)
+            try:
+                self._link = MqttLink(self._settings(), self._from_link)
+                await self._start_pollers(stack)
+            except (OSError, ValueError, ProfileError) as error:
+                raise StartError(in_words(error)) from error
             stack.callback(self._disk.shutdown)
             self._link.start()
             stack.callback(lambda: self._link.stop(goodbye=True))
@@ -297,7 +318,8 @@ class Runtime:
             try:
                 self._journal.write(record)
             except OSError as error:
-                return JournalWritten(record, False, error.strerror or str(error))
+                reason = f"{self._journal.path}: {error.strerror or error}"
+                return JournalWritten(record, False, reason)
             return JournalWritten(record, True)
 
         future = self._disk.submit(write)
@@ -373,6 +395,7 @@ class Runtime:
             candidates=self._candidates,
             clock=clock.now_s,
             put=self._put_fact,
+            say=self._log.say,
         )
 
     @property
