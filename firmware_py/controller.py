@@ -85,6 +85,7 @@ class Controller:
             effect_delay_s=rack.actuator.effect_delay_s,
         )
         self._draw: dict[tuple[str, str], Reading] = {}
+        self._unread_until_s = self._node.lowers_at_s
         self._lease_ended = False
         self._set_by = "hardware at the start"
 
@@ -117,7 +118,7 @@ class Controller:
     def next_wake(self) -> float | None:
         times = [self._node.next_wake(), self._limiter.next_wake()]
         if not self._lease_ended:
-            times.append(self._node.lowers_at_s)
+            times.append(self._lowers_at_s)
         return min((time for time in times if time is not None), default=None)
 
     def floor(self, *, now: float) -> list[ControllerEffect]:
@@ -154,7 +155,7 @@ class Controller:
         return self._to_device(effects)
 
     def _watch_lease(self, now: float) -> list[ControllerEffect]:  # protocol R6
-        if now < self._node.lowers_at_s:
+        if now < self._lowers_at_s:
             return []
         effects: list[ControllerEffect] = []
         if not self._lease_ended:
@@ -166,6 +167,12 @@ class Controller:
             effects += self._to_device(self._limiter.lower_to_floor(now=now))
         return effects
 
+    @property
+    def _lowers_at_s(self) -> float:
+        """Renewals count only once the hardware has been read (R7)."""
+        at_s = self._node.lowers_at_s
+        return at_s if self._limiter.known else min(at_s, self._unread_until_s)
+
     # ---- devices ---------------------------------------------------------------
 
     def _read_device(self, fact: DeviceRead, now: float) -> list[ControllerEffect]:
@@ -175,7 +182,10 @@ class Controller:
                     self._note_draw(spec.name, name, fact.snapshot)
         if fact.device != self._rack.actuator.device:
             return []
-        return self._to_device(self._limiter.read(fact.snapshot.points, now=now))
+        effects = self._limiter.read(
+            fact.snapshot.points, now=now, asked_at_s=fact.snapshot.asked_at_s
+        )
+        return self._to_device(effects)
 
     def _note_draw(self, device: str, name: str, snapshot: Snapshot) -> None:
         """A missing answer leaves the last value to grow old (R9: stale_after_s)."""

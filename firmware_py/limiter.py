@@ -11,7 +11,8 @@ or the lease has ended.
 
 A write is *in flight* until `effect_delay_s` after the driver is done with it, unless
 it was the only one of its value and has been read back in force. Whoever lost the
-answer of a write knows no more than that.
+answer of a write knows no more than that. A setting of several points is as old as the
+point that was asked longest ago: half an answer proves nothing about the other half.
 
 Three kinds of hardware share these rules: a power limit in a register, outlets
 switched by priority, and none at all (bound = ceiling).
@@ -65,7 +66,7 @@ class _Write:
     name: str
     value: float | str
     raises: bool
-    shown_before: float | str | None  # what its proof showed when it was written
+    provable: bool  # its value showed nowhere before it, and no other write of it was in flight
     done_at_s: float | None = None  # None: the driver is still at it
 
 
@@ -78,11 +79,13 @@ class Limiter(ABC):
         self._ceiling_w = ceiling_w
         self._started_at_s = now
         self._writes: list[_Write] = []
+        self._asked_at_s: dict[str, float] = {}  # of every point of the setting that was read
         self._next_id = 0
         self._last_write_done_s = float("-inf")
         self._raise_due_s: float | None = None  # when the last raise must show
         self._ask_at_s: float | None = None  # when to ask whether it does
         self._reset_seen = False  # R7: the setting was found above the promise
+        self._lowered = False  # since the start, by a grant or by the end of the lease
         self.starting = True
         self.known = False  # the setting has been read since the start
         self.limit_w = ceiling_w
@@ -98,6 +101,7 @@ class Limiter(ABC):
         if granted_w > self.limit_w and may_raise and not self.starting:
             return self._raise(granted_w, now)
         if granted_w < self.limit_w:
+            self._lowered = True
             return self._lower(granted_w, now)
         return []
 
@@ -105,25 +109,40 @@ class Limiter(ABC):
         """The lease has ended (R6): the floor, even where nothing was ever read (R7)."""
         if self.known and self.limit_w <= self._floor_w:
             return self._again(now)
+        self._lowered = True
         effects = self._lower(self._floor_w, now)
         self.known = True
         return effects
 
-    def read(self, points: Mapping[str, Reading | Missing], *, now: float) -> list[LimiterEffect]:
-        """The actuator's device answered a poll, or did not."""
-        asked_at_s = self._take(points)
-        if asked_at_s is None:
+    def read(
+        self,
+        points: Mapping[str, Reading | Missing],
+        *,
+        now: float,
+        asked_at_s: float | None = None,
+    ) -> list[LimiterEffect]:
+        """The actuator's device answered a poll, or did not.
+
+        `asked_at_s`: when the round began; it dates answers that carry no instant.
+        """
+        self._take(points, asked_at_s)
+        asked_at_s = self._oldest_asked_at_s()
+        if asked_at_s is None:  # R7: what was never read counts as its most
             self._settle_bound(now)
             return []
-        self._forget_writes(points, asked_at_s)
+        self._forget_writes(points)
         effects: list[LimiterEffect] = []
         if not self.known:
             self.known = True
             self.limit_w = min(self._setting_w(), self._ceiling_w)
             effects.append(event(Level.INFO, "hardware read", limit_w=self.limit_w))
+        elif self.starting and not self._lowered and self._setting_w() > self.limit_w:
+            # R7: a raise of the last boot came into force late; the restart drops nobody.
+            self.limit_w = min(self._setting_w(), self._ceiling_w)
+            self._follow_setting()
         if self.starting and asked_at_s >= self._started_at_s + self._actuator.effect_delay_s:
             self.starting = False
-        effects += self._notice_reset(asked_at_s)
+        effects += self._notice_reset()
         effects += self._notice_lost_raise(asked_at_s)
         self._settle_bound(now)
         return effects + self._again(now)
@@ -147,6 +166,7 @@ class Limiter(ABC):
                     command=done.executed.name,
                     reason=done.executed.absence.value,
                     detail=done.executed.detail,
+                    device=self._actuator.device,
                 )
             )
         if self._raise_due_s is not None:
@@ -175,8 +195,12 @@ class Limiter(ABC):
     # ---- what the kinds differ in ----------------------------------------------
 
     @abstractmethod
-    def _take(self, points: Mapping[str, Reading | Missing]) -> float | None:
-        """Note the settings among `points`; when they were asked for, None if none came."""
+    def _take(self, points: Mapping[str, Reading | Missing], asked_at_s: float | None) -> None:
+        """Note the settings among `points`, and when each was asked for."""
+
+    @abstractmethod
+    def _proofs(self) -> tuple[str, ...]:
+        """The points that make up the setting."""
 
     @abstractmethod
     def _setting_w(self) -> int:
@@ -225,8 +249,9 @@ class Limiter(ABC):
 
     def _write(self, name: str, value: float | str, *, raises: bool) -> Command:
         self._next_id += 1
-        before = self._shown_by(self._proof_of(name))
-        self._writes.append(_Write(self._next_id, name, value, raises, before))
+        shown = self._shown_by(self._proof_of(name))
+        provable = shown != value and not self._twins(name, value)
+        self._writes.append(_Write(self._next_id, name, value, raises, provable))
         return Command(self._next_id, name, value, raises)
 
     def _again(self, now: float) -> list[LimiterEffect]:
@@ -236,32 +261,40 @@ class Limiter(ABC):
             return []
         return [self._write(name, value, raises=False) for name, value in self._lowering()]
 
-    def _forget_writes(self, points: Mapping[str, Reading | Missing], asked_at_s: float) -> None:
-        """Drop the writes that can change nothing any more."""
+    def _oldest_asked_at_s(self) -> float | None:
+        """When the setting as a whole was asked for; None where a part of it never answered."""
+        times = [self._asked_at_s.get(point) for point in self._proofs()]
+        known = [time for time in times if time is not None]
+        return min(known) if known and len(known) == len(times) else None
+
+    def _forget_writes(self, points: Mapping[str, Reading | Missing]) -> None:
+        """Drop the writes that can change nothing any more, each by its own point."""
         self._writes = [
             write
             for write in self._writes
-            if write.done_at_s is None
-            or (
-                asked_at_s < write.done_at_s + self._actuator.effect_delay_s
-                and not self._is_in_force(write, points, asked_at_s)
-            )
+            if not (self._is_outlived(write) or self._is_in_force(write, points))
         ]
 
-    def _is_in_force(
-        self, write: _Write, points: Mapping[str, Reading | Missing], asked_at_s: float
-    ) -> bool:
+    def _is_outlived(self, write: _Write) -> bool:
+        """True where its point was asked for after it must have taken effect."""
+        asked_at_s = self._asked_at_s[self._proof_of(write.name)]
+        delay_s = self._actuator.effect_delay_s
+        return write.done_at_s is not None and asked_at_s >= write.done_at_s + delay_s
+
+    def _is_in_force(self, write: _Write, points: Mapping[str, Reading | Missing]) -> bool:
         """True where the reading can only come from this write having taken effect."""
-        assert write.done_at_s is not None
-        twins = [w for w in self._writes if (w.name, w.value) == (write.name, write.value)]
         shown = points.get(self._proof_of(write.name))
         return (
-            len(twins) == 1
-            and write.shown_before != write.value
+            write.provable
+            and len(self._twins(write.name, write.value)) == 1
+            and write.done_at_s is not None
             and isinstance(shown, Reading)
             and shown.asked_at_s >= write.done_at_s
             and shown.value == write.value
         )
+
+    def _twins(self, name: str, value: float | str) -> list[_Write]:
+        return [write for write in self._writes if (write.name, write.value) == (name, value)]
 
     @abstractmethod
     def _proof_of(self, command: str) -> str:
@@ -271,7 +304,7 @@ class Limiter(ABC):
     def _shown_by(self, point: str) -> float | str | None:
         """What that point showed last; None where it was never read."""
 
-    def _notice_reset(self, asked_at_s: float) -> list[LimiterEffect]:  # protocol R7
+    def _notice_reset(self) -> list[LimiterEffect]:  # protocol R7
         if self.starting:
             return []
         setting_w = self._setting_w()
@@ -283,6 +316,8 @@ class Limiter(ABC):
                     "hardware lets through more than was promised",
                     setting_w=setting_w,
                     bound_w=self.bound_w,
+                    device=self._actuator.device,
+                    remedy="it is set back; find out who or what else changes it",
                 )
             ]
         if setting_w <= self.limit_w:
@@ -308,23 +343,20 @@ class PowerLimiter(Limiter):
     def next_w(self) -> int:
         return min(self.limit_w + 1, self._ceiling_w)
 
-    def _take(self, points: Mapping[str, Reading | Missing]) -> float | None:
+    def _take(self, points: Mapping[str, Reading | Missing], asked_at_s: float | None) -> None:
         match points.get(LIMIT_POINT):
             case Reading(value=(float() | int()) as value) as reading:
                 self._shown = value
                 self._read_w = math.ceil(value) + self._actuator.base_w
-                return reading.asked_at_s
+                self._asked_at_s[LIMIT_POINT] = reading.asked_at_s
             case Missing(absence=Absence.ABSENT):  # "no limit" is set
                 self._shown = None
                 self._read_w = self._ceiling_w
-                # A device that says so was asked in the same round as everything else.
-                return self._asked_with(points)
-        return None
+                if asked_at_s is not None:
+                    self._asked_at_s[LIMIT_POINT] = asked_at_s
 
-    @staticmethod
-    def _asked_with(points: Mapping[str, Reading | Missing]) -> float | None:
-        times = [point.asked_at_s for point in points.values() if isinstance(point, Reading)]
-        return min(times, default=None)
+    def _proofs(self) -> tuple[str, ...]:
+        return (LIMIT_POINT,)
 
     def _setting_w(self) -> int:
         return self._ceiling_w if self._read_w is None else self._read_w
@@ -401,17 +433,16 @@ class OutletLimiter(Limiter):
         times = [self._ask_at_s, self._step_at_s if self._waiting else None]
         return min((time for time in times if time is not None), default=None)
 
-    def _take(self, points: Mapping[str, Reading | Missing]) -> float | None:
-        times: list[float] = []
+    def _take(self, points: Mapping[str, Reading | Missing], asked_at_s: float | None) -> None:
         for number in self._outlets:
-            match points.get(f"outlet.{number}.status"):
+            point = _status(number)
+            match points.get(point):
                 case Reading(value=str() as word) as reading:
                     self._shown[number] = word
-                    times.append(reading.asked_at_s)
-        whole = len(self._shown) == len(self._outlets)
-        if not self.known and not whole:
-            return None  # R7: an outlet that was never read counts as on
-        return min(times, default=None)
+                    self._asked_at_s[point] = reading.asked_at_s
+
+    def _proofs(self) -> tuple[str, ...]:
+        return tuple(_status(number) for number in self._outlets)
 
     def _watts(self, numbers: set[int]) -> int:
         total_w = self._actuator.base_w + sum(self._outlets[n].peak_w for n in numbers)
@@ -498,10 +529,16 @@ class OutletLimiter(Limiter):
             return []
         return super()._notice_lost_raise(asked_at_s)
 
-    def read(self, points: Mapping[str, Reading | Missing], *, now: float) -> list[LimiterEffect]:
+    def read(
+        self,
+        points: Mapping[str, Reading | Missing],
+        *,
+        now: float,
+        asked_at_s: float | None = None,
+    ) -> list[LimiterEffect]:
         self._now_s = now
         was_known = self.known
-        effects = super().read(points, now=now)
+        effects = super().read(points, now=now, asked_at_s=asked_at_s)
         if self.known and not was_known:
             self._follow_setting()
             self.limit_w = self._watts(self._on)
@@ -509,7 +546,7 @@ class OutletLimiter(Limiter):
         return effects
 
     def _proof_of(self, command: str) -> str:
-        return f"outlet.{_number_of(command)}.status"
+        return _status(_number_of(command))
 
     def _shown_by(self, point: str) -> float | str | None:
         return self._shown.get(_number_of(point))
@@ -524,7 +561,13 @@ class NoLimiter(Limiter):
     def lower_to_floor(self, *, now: float) -> list[LimiterEffect]:
         return []
 
-    def read(self, points: Mapping[str, Reading | Missing], *, now: float) -> list[LimiterEffect]:
+    def read(
+        self,
+        points: Mapping[str, Reading | Missing],
+        *,
+        now: float,
+        asked_at_s: float | None = None,
+    ) -> list[LimiterEffect]:
         return []
 
     def wake(self, *, now: float) -> list[LimiterEffect]:
@@ -535,8 +578,11 @@ class NoLimiter(Limiter):
     def next_w(self) -> int:
         return self.limit_w
 
-    def _take(self, points: Mapping[str, Reading | Missing]) -> float | None:
-        return None
+    def _take(self, points: Mapping[str, Reading | Missing], asked_at_s: float | None) -> None:
+        return
+
+    def _proofs(self) -> tuple[str, ...]:
+        return ()
 
     def _setting_w(self) -> int:
         return self._ceiling_w
@@ -573,6 +619,10 @@ def limiter_of(actuator: Actuator, *, floor_w: int, ceiling_w: int, now: float) 
 
 def _load(number: int) -> str:
     return f"outlet.{number}.load"
+
+
+def _status(number: int) -> str:
+    return f"outlet.{number}.status"
 
 
 def _number_of(command: str) -> int:
