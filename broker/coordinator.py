@@ -117,10 +117,7 @@ class Coordinator:
         followers = {rack for rack in reserves_w if self._ledger.can_follow(rack, now)}
         clearing, alarms = self._clear(reserves_w, followers)
         alarm = self._site_alarm()
-        renew_only = bool(alarm) or self._only_renews()
-        grants = self._grants_of(
-            clearing, followers, reserves_w, load_w, renew_only=renew_only, now=now
-        )
+        grants = self._grants_of(clearing, followers, reserves_w, load_w, raises=not alarm)
         self._beats += 1
         return [
             self.beat(now=now),
@@ -242,9 +239,9 @@ class Coordinator:
         reserves_w: dict[str, int],
         load_w: dict[str, int],
         *,
-        renew_only: bool,
-        now: float,
+        raises: bool,
     ) -> list[Effect]:
+        renew_only = self._only_renews()
         targets_w = dict(zip(clearing.racks, clearing.allocation_w.tolist(), strict=True))
         held_by = dict(zip(clearing.racks, clearing.binding, strict=True))
         grants: list[Effect] = []
@@ -254,10 +251,10 @@ class Coordinator:
             if report is None:
                 continue
             limit_w, why = account.renewal_w(), "renewed"
-            if not renew_only and rack in followers:
-                limit_w, why = self._target(rack, targets_w[rack], reserves_w, load_w)
-            elif rack not in followers:
+            if rack not in followers:
                 why = "renewed: cannot follow now"
+            elif not renew_only and (raises or targets_w[rack] < limit_w):
+                limit_w, why = self._target(rack, targets_w[rack], reserves_w, load_w)
             may_raise = limit_w > account.renewal_w()
             key = self._next_key()
             self._ledger.grant(rack, key, limit_w)

@@ -6,7 +6,8 @@ A candidate claims when its own `election` has come back to it (so it can be hea
 B6) and no higher rank has answered within `answer_timeout_s`. Who was answered waits
 `beat_timeout_s` for the beat; if none follows, that rack's answers are ignored for a
 while and it starts again. A higher rank that has been up for `preempt_after_s` takes
-over from a lower one while no member is silent.
+over from a lower one while no member is silent; it tries once per `preempt_after_s`, so
+that two of them, or one that is answered and beaten back, cannot stir up the topic.
 
 This machine decides *that* this rack should lead; the ballot, its journal and the
 beat are the node's. It never acts on a retained message.
@@ -70,7 +71,7 @@ class Election:
         self._ranks = ranks
         self._instance = instance
         self._timing = timing
-        self._up_since_s = now
+        self._preempts_at_s = now + timing.preempt_after_s
         self._deadline_s: float | None = None
         self._echoed = False
         self._preempting = False
@@ -110,6 +111,7 @@ class Election:
             effects.append(ListenToReports(False))
         self._deadline_s = now + self._timing.beat_timeout_s
         if able and not members_silent and self._may_preempt(ballot, now):
+            self._preempts_at_s = now + self._timing.preempt_after_s
             effects += self._stand(highest, now, preempting=True)
         return effects
 
@@ -183,8 +185,7 @@ class Election:
             self._preempting = False
 
     def _may_preempt(self, ballot: Ballot, now: float) -> bool:
-        up_s = now - self._up_since_s
-        return self._outranks(ballot.rack) and up_s >= self._timing.preempt_after_s
+        return self._outranks(ballot.rack) and now >= self._preempts_at_s
 
     def _outranks(self, rack: str) -> bool:
         """Higher rank wins; equal ranks by name."""
@@ -219,7 +220,7 @@ class Election:
     def _hear_candidate(
         self, message: ElectionMessage, highest: Ballot, able: bool, now: float
     ) -> list[Effect]:
-        if self.role in (Role.BROKER, Role.CLAIMING):
+        if self.role is Role.BROKER:
             return []  # the node answers with its beat
         lower = (message.rank, message.rack) < (self._rank, self._rack)
         if not (lower and able):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from broker.messages import Ballot, GrantKey, Report, RosterRack
 
 GRANTS_UNSEEN_MAX = 64  # of one rack; above it the two oldest are counted as the larger one
+LOWERINGS_OPEN_MAX = 64  # of one rack; above it newer ones are not timed, the older ones are
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Account:
     report: Report | None = None  # the newest in this ballot
     heard_at_s: float = float("-inf")
     granted: list[tuple[GrantKey, int]] = field(default_factory=list)
-    lagging_since_s: float | None = None  # bound_w above limit_w since then
+    lowerings: list[tuple[float, int]] = field(default_factory=list)  # not settled: since, limit_w
     contested_until_s: float = float("-inf")  # protocol R10
     newest: tuple[int, str] | None = None  # boot and instance heard last, live
 
@@ -50,11 +51,25 @@ class Account:
         ]
         if live:
             self.heard_at_s = now
-        if report.bound_w <= report.limit_w:
-            self.lagging_since_s = None
-        elif self.lagging_since_s is None:
-            self.lagging_since_s = now
+        self._note_lowering(report, now)
         return True
+
+    def _note_lowering(self, report: Report, now: float) -> None:  # protocol B4
+        """Each lowering has settle_s of its own: a rack that is lowered every tick keeps up."""
+        open_still = [
+            (since_s, limit_w)
+            for since_s, limit_w in self.lowerings
+            if report.limit_w <= limit_w < report.bound_w
+        ]
+        is_new = report.limit_w not in (limit_w for _, limit_w in open_still)
+        if report.bound_w > report.limit_w and is_new and len(open_still) < LOWERINGS_OPEN_MAX:
+            open_still.append((now, report.limit_w))
+        self.lowerings = open_still
+
+    @property
+    def lagging_since_s(self) -> float | None:
+        """Since when the oldest lowering that bound_w has not come down to is waited for."""
+        return self.lowerings[0][0] if self.lowerings else None
 
     def _notice_twins(self, report: Report, ttl_s: float, now: float) -> None:  # protocol R10
         me = (report.boot, report.instance)

@@ -63,6 +63,11 @@ class Membership:
         return self.durable.boot
 
     @property
+    def next_boot(self) -> int:
+        """This boot, on disk or on its way there; -1 while it has no number (R11)."""
+        return self._wanted.boot if self._wanted is not None else -1
+
+    @property
     def may_report(self) -> bool:
         """The boot is on disk (R10)."""
         return self.durable is not None
@@ -76,7 +81,13 @@ class Membership:
     def start(self, *, now: float) -> list[Effect]:
         """The first write: this boot. A forgetful one waits for the clock instead."""
         if self._wanted is None:
-            return [event(Level.ERROR, "journal lost: waiting for a synchronised clock")]
+            return [
+                event(
+                    Level.ERROR,
+                    "journal lost: waiting for a synchronised clock",
+                    remedy='start a time service, or say clock = "trusted" in the site file',
+                )
+            ]
         return self._write(now)
 
     def clock(self, wall_ms: int | None, *, now: float) -> list[Effect]:

@@ -125,7 +125,7 @@ class Node:
         self._claimed: Ballot | None = None
         self._offline_said = False  # by a broker whose journal refused
         self._twin_until_s = float("-inf")
-        self._beat_caps: tuple[Ballot, CapValues] | None = None
+        self._beat_caps: tuple[tuple[Ballot, int], CapValues] | None = None  # of the newest
         self._foreign_roster: Ballot | None = None
         self._started = False
 
@@ -258,15 +258,16 @@ class Node:
     # ---- messages --------------------------------------------------------------
 
     def _hear_beat(self, beat: Beat, retained: bool, now: float) -> list[Effect]:
+        effects = self._merge_caps(beat.caps, now)  # protocol C1: wherever it is seen
         coordinator = self._coordinator
         if coordinator is not None and beat.ballot < coordinator.ballot:
-            return [coordinator.beat(now=now)] if not retained else []  # protocol B5
-        effects = self._adopt(beat.ballot, now)
-        effects += self._merge_caps(beat.caps, now)
+            return effects if retained else [*effects, coordinator.beat(now=now)]  # protocol B5
+        effects += self._adopt(beat.ballot, now)
         if beat.ballot < self._memory.highest:
             return effects  # a broker of the past, or a ballot that was refused
-        if self._beat_caps is None or beat.ballot >= self._beat_caps[0]:
-            self._beat_caps = (beat.ballot, beat.caps)
+        number = (beat.ballot, beat.number)
+        if self._beat_caps is None or number >= self._beat_caps[0]:
+            self._beat_caps = (number, beat.caps)
         effects += self._compare_roster(beat.roster)
         if not retained:
             effects += self._election.beat(
@@ -306,7 +307,7 @@ class Node:
                     instance=report.instance,
                 )
             )
-        mine = (self._memory.boot if self._memory.may_report else -1, self._me.instance)
+        mine = (self._memory.next_boot, self._me.instance)
         if mine < (report.boot, report.instance):
             reason = f"another controller runs as {self._me.rack} (boot {report.boot})"
             effects.append(Exit(2, reason))
@@ -445,7 +446,7 @@ class Node:
 
     def _knows_lower_caps(self, ballot: Ballot) -> bool:
         known = self._beat_caps
-        return self._caps.is_below(known[1] if known and known[0] == ballot else {})
+        return self._caps.is_below(known[1] if known and known[0][0] == ballot else {})
 
     def _compare_roster(self, roster: Ballot) -> list[Effect]:  # protocol M1
         foreign = roster if roster != self._me.roster.name else None
