@@ -1,20 +1,19 @@
-"""One rack in the grant protocol: what it says, what it obeys, and whether it leads."""
+"""One rack in the grant protocol: what it says, and what it obeys."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from node_bench import WALL_MS, Rack, follower, leader, the_record
 from protocol_values import (
     FILE_ROSTER,
     SITE,
-    TIMING,
     beat,
     cap,
     cap_set,
     events,
     grant,
-    grants,
     kinds,
     persisted,
     record,
@@ -24,24 +23,18 @@ from protocol_values import (
     the,
 )
 
-from broker.coordinator import MarketTerms
 from broker.effects import (
-    Effect,
     Exit,
-    JournalRecord,
-    JournalWritten,
     Lease,
     LinkDown,
-    LinkUp,
-    ListenToReports,
     Publish,
     Reconnect,
 )
 from broker.messages import (
+    NUMBER_MAX,
     Actuation,
     Ballot,
     Beat,
-    CapSet,
     CapState,
     CapValue,
     ElectionKind,
@@ -49,159 +42,10 @@ from broker.messages import (
     Explain,
     GrantKey,
     Message,
-    Presence,
     Report,
-    Roster,
 )
-from broker.node import ClockRead, Identity, Node, RackState, leases_of
+from broker.node import ClockRead, leases_of
 from broker.topics import Kind, Topic
-
-WALL_MS = 1_700_000_000_000
-HELD = RackState(
-    bound_w=1000, limit_w=1000, next_w=1001, demand_w=4000, measured_w=900,
-    measured_age_s=0.4, starting=False, set_by="the test",
-)  # fmt: skip
-
-
-class Rack:
-    """A node of r1 (or another) whose disk, link and echo the test can hold back.
-
-    By itself the disk ends every write at once and the MQTT server sends our own
-    reports and election messages back, as it does in a healthy site.
-    """
-
-    def __init__(
-        self,
-        name: str = "r1",
-        loaded: JournalRecord | None = None,
-        *,
-        lost: bool = False,
-        site: Roster | None = None,
-    ) -> None:
-        self.name = name
-        me = Identity(
-            rack=name, instance="m", site_hash=SITE, roster=site or roster(), ttl_s=15.0,
-            settle_s=2.0, actuator=Actuation.POWER_LIMIT, timing=TIMING,
-            terms=MarketTerms(guard=0.0),
-        )  # fmt: skip
-        self.node = Node(me, None if lost else loaded or record(Ballot(4, "r3"), 6), now=0.0)
-        self.disk_ok: bool | None = True  # None: writes do not end
-        self.hears_itself = True
-        self.writing: JournalRecord | None = None
-        self.node.read(HELD, now=0.0)
-
-    def _after(self, effects: list[Effect], now: float) -> list[Effect]:
-        """What follows at once: the ends of writes, and our own messages coming back."""
-        out: list[Effect] = []
-        waiting = list(effects)
-        while waiting:
-            effect = waiting.pop(0)
-            out.append(effect)
-            waiting += self._echo(effect, now)
-            for wanted in persisted([effect]):
-                self.writing = wanted
-                if self.disk_ok is not None:
-                    waiting += self._end_write(self.disk_ok, now)
-        return out
-
-    def _end_write(self, ok: bool, now: float) -> list[Effect]:
-        assert self.writing is not None
-        ended, self.writing = self.writing, None
-        return self.node.read(JournalWritten(ended, ok, "" if ok else "full"), now=now)
-
-    def _echo(self, effect: Effect, now: float) -> list[Effect]:
-        if not self.hears_itself or not isinstance(effect, Publish):
-            return []
-        mine = effect.topic == Topic(Kind.REPORT, self.name)
-        if not mine and effect.topic.kind is not Kind.ELECTION:
-            return []
-        return self.node.receive(effect.topic, effect.message, retained=False, now=now)
-
-    # ---- doors
-
-    def end_write(self, *, ok: bool, now: float) -> list[Effect]:
-        return self._after(self._end_write(ok, now), now)
-
-    def start(self, now: float = 0.0) -> list[Effect]:
-        """The boot is on disk, then the server lets us in."""
-        return self.wake(now) + self.read(LinkUp(), now) + self.wake(now)
-
-    def read(self, fact: Any, now: float) -> list[Effect]:
-        return self._after(self.node.read(fact, now=now), now)
-
-    def wake(self, now: float) -> list[Effect]:
-        return self._after(self.node.wake(now=now), now)
-
-    def receive(
-        self, topic: Topic, message: Message, now: float, *, retained: bool = False
-    ) -> list[Effect]:
-        return self._after(self.node.receive(topic, message, retained=retained, now=now), now)
-
-    def run(self, until_s: float, *, after_s: float = 0.0, beats: Ballot | None = None) -> Any:
-        """Wake it at its own deadlines; a broker beats every second where one is named."""
-        out: list[Effect] = []
-        now, beat_at_s = after_s, after_s
-        while True:
-            wake_s = self.node.next_wake()
-            assert wake_s is not None
-            now = max(now, wake_s if beats is None else min(wake_s, beat_at_s))
-            if now > until_s:
-                return out
-            if beats is not None and now >= beat_at_s:
-                out += self.hear_beat(beats, now)
-                beat_at_s = now + 1.0
-            out += self.wake(now)
-
-    # ---- messages
-
-    def hear_beat(self, ballot: Ballot, now: float, *, retained: bool = False, **more: Any) -> Any:
-        return self.receive(Topic(Kind.BEAT), beat(ballot, **more), now, retained=retained)
-
-    def hear_report(
-        self, name: str, now: float, *, retained: bool = False, **changed: Any
-    ) -> list[Effect]:
-        ballot = changed.pop("ballot", Ballot(4, "r3"))
-        topic = Topic(Kind.REPORT, name)
-        return self.receive(topic, report(ballot, **changed), now, retained=retained)
-
-    def hear_grant(self, key: GrantKey, now: float, *, retained: bool = False, **more: Any) -> Any:
-        plain = {"instance": "m", "boot": 7, "seq": 1}
-        message = grant(key, **(plain | more))
-        return self.receive(Topic(Kind.GRANT, self.name), message, now, retained=retained)
-
-    def hear_cap(self, message: CapSet, now: float, *, retained: bool = False) -> list[Effect]:
-        return self.receive(Topic(Kind.CAP_SET, "room"), message, now, retained=retained)
-
-    def hear_election(
-        self, kind: ElectionKind, rack: str, now: float, *, rank: int = 5, **more: Any
-    ) -> list[Effect]:
-        ballot = more.pop("ballot", Ballot(0, ""))
-        message = ElectionMessage(
-            kind=kind, rack=rack, rank=rank, ballot=ballot, instance=f"of-{rack}", **more
-        )
-        return self.receive(Topic(Kind.ELECTION), message, now)
-
-    @property
-    def ballot(self) -> Ballot:
-        return the(said(self.node.report(now=0.0), Report)).ballot
-
-
-def follower() -> Rack:
-    """r1 in boot 7, connected, under r3's ballot 4; its report of seq 1 left at 0 s."""
-    rack = Rack()
-    rack.start()
-    rack.hear_beat(Ballot(4, "r3"), 0.0)
-    return rack
-
-
-def leader(*, site: Roster | None = None) -> Rack:
-    """Broker by silence since 2.5 s, in the ballot [5, "r1"]."""
-    rack = Rack(site=site)
-    rack.start()
-    rack.run(2.5)
-    assert rack.node.leads
-    return rack
-
 
 # ---- reports ---------------------------------------------------------------------------
 
@@ -282,12 +126,6 @@ def test_any_message_with_a_higher_ballot_makes_the_rack_adopt_it_on_disk_first(
     assert the(said(rack.wake(1.0), Report)).ballot == Ballot(4, "r3")
     rack.end_write(ok=True, now=1.1)
     assert the(said(rack.wake(1.1), Report)).ballot == Ballot(5, "r2")  # at once, not next tick
-
-
-def the_record(effects: list[Effect]) -> JournalRecord:
-    records = persisted(effects)
-    assert len(records) == 1
-    return records[0]
 
 
 @pytest.mark.parametrize("kind", [Kind.BEAT, Kind.REPORT])
@@ -463,194 +301,6 @@ def test_a_fall_that_only_a_deposed_broker_knows_is_taken_by_its_successor() -> 
     assert said(rack.run(3.6), Beat)[0].caps == caps
 
 
-# ---- becoming broker -------------------------------------------------------------------
-
-
-def test_silence_ends_in_a_new_ballot_on_disk_and_then_a_beat() -> None:  # protocol B6
-    rack = Rack()
-    rack.start()
-    assert not rack.node.leads
-    effects = rack.run(2.0)
-    assert the(said(effects, ElectionMessage)).kind is ElectionKind.ELECTION
-    assert ListenToReports(True) in effects
-    rack.disk_ok = None
-    effects = rack.run(2.5)
-    assert the_record(effects).ballot == Ballot(5, "r1")
-    assert said(rack.run(2.9), Beat) == []
-    effects = rack.end_write(ok=True, now=2.95)
-    assert the(said(effects, Beat)) == beat(Ballot(5, "r1"), 1, silent=("r1", "r2", "r3"))
-    assert the(said(effects, ElectionMessage)) == ElectionMessage(
-        kind=ElectionKind.COORDINATOR, rack="r1", rank=10, ballot=Ballot(5, "r1"), instance="m"
-    )
-    assert the(said(effects, Roster)) == roster(ballot=Ballot(5, "r1"))
-    assert rack.node.leads
-
-
-def test_a_candidate_that_does_not_hear_itself_pushes_no_term() -> None:  # protocol B6
-    rack = Rack()
-    rack.hears_itself = False
-    rack.start()
-    rack.run(4.0)
-    assert (rack.node.leads, rack.ballot) == (False, Ballot(4, "r3"))
-
-
-def test_a_claim_that_the_disk_refuses_is_not_made_and_tried_with_the_same_term() -> None:
-    rack = Rack()  # protocol B6
-    rack.start()
-    rack.run(2.0)
-    rack.disk_ok = False
-    assert said(rack.run(2.5), Beat) == []
-    assert not rack.node.leads
-    rack.disk_ok = True
-    effects = rack.run(8.0, after_s=2.5)
-    assert said(effects, Beat)[0].ballot == Ballot(5, "r1")
-
-
-def test_the_leader_counts_its_own_report_and_grants_itself() -> None:
-    rack = leader()
-    effects = rack.run(3.6)
-    assert {r.ballot for r in said(effects, Report)} == {Ballot(5, "r1")}
-    assert grants(effects)["r1"].key.ballot == Ballot(5, "r1")
-
-
-def test_a_broker_whose_journal_refuses_says_offline_and_leads_no_more() -> None:
-    rack = leader()
-    rack.disk_ok = False
-    effects = rack.hear_cap(cap_set(6000, 5), 2.7)
-    assert said(effects, Presence) == [Presence.OFFLINE]
-    assert not rack.node.leads
-    offline = Topic(Kind.ONLINE, "r1")
-    assert rack.receive(offline, Presence.OFFLINE, 2.8) == []  # it meant it
-    rack.disk_ok = True
-    assert said(rack.run(3.7), Presence) == [Presence.ONLINE]
-
-
-def test_who_loses_the_server_leads_no_more_and_then_only_with_a_new_term() -> None:
-    rack = leader()  # protocol B6
-    rack.read(LinkDown("gone"), 3.0)
-    assert not rack.node.leads
-    rack.start(10.0)
-    assert said(rack.run(12.0), Beat) == []
-    rack.run(12.5)
-    assert rack.node.leads
-    assert rack.ballot == Ballot(6, "r1")
-
-
-def test_a_link_that_ends_during_the_claim_ends_the_claim() -> None:  # protocol B6
-    rack = Rack()
-    rack.start()
-    rack.run(2.0)
-    rack.disk_ok = None
-    rack.run(2.5)
-    rack.read(LinkDown("gone"), 2.6)
-    assert said(rack.end_write(ok=True, now=2.7), Beat) == []
-    assert not rack.node.leads
-
-
-# ---- staying broker, or not ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        (Topic(Kind.BEAT), beat(Ballot(6, "r2"))),
-        (Topic(Kind.REPORT, "r2"), report(Ballot(6, "r2"))),
-        (Topic(Kind.BEAT), beat(Ballot(5, "r2"))),  # the same term, the higher name
-    ],
-)
-def test_a_higher_ballot_seen_anywhere_ends_the_brokers_role_at_once(
-    message: tuple[Topic, Message],
-) -> None:  # protocol B5
-    rack = leader()
-    rack.disk_ok = None  # not even the disk is waited for
-    rack.receive(*message, 2.7)
-    assert not rack.node.leads
-    assert grants(rack.run(3.6)) == {}
-
-
-def test_a_lower_beat_is_answered_by_its_own_beat() -> None:  # protocol B5
-    rack = leader()
-    effects = rack.hear_beat(Ballot(4, "r3"), 2.7)
-    assert the(said(effects, Beat)).ballot == Ballot(5, "r1")
-    assert rack.node.leads
-
-
-def test_a_retained_lower_beat_is_the_past_and_answered_by_nobody() -> None:  # protocol B5
-    rack = leader()
-    caps = {"room": {"operator": CapValue(5, 6000)}}
-    effects = rack.hear_beat(Ballot(4, "r3"), 2.7, retained=True, caps=caps)
-    assert said(effects, Beat) == []
-    assert the_record(effects).caps == caps  # protocol C1: wherever it is seen
-
-
-@pytest.mark.parametrize("rank", [5, 99])
-def test_the_broker_in_office_answers_a_candidate_with_its_beat(rank: int) -> None:
-    rack = leader()
-    effects = rack.hear_election(ElectionKind.ELECTION, "r3", 2.7, rank=rank)
-    assert the(said(effects, Beat)).ballot == Ballot(5, "r1")
-    assert said(effects, ElectionMessage) == []
-    assert rack.node.leads
-
-
-def test_a_beat_lower_than_the_ballot_seen_does_not_put_the_election_off() -> None:
-    rack = follower()
-    rack.hear_beat(Ballot(3, "r2"), 1.9)
-    assert said(rack.run(2.0), ElectionMessage) != []
-
-
-def test_a_retained_beat_is_no_sign_of_life() -> None:
-    rack = Rack()
-    rack.start()
-    rack.hear_beat(Ballot(4, "r3"), 1.9, retained=True)
-    assert said(rack.run(2.0), ElectionMessage) != []
-
-
-def test_a_retained_election_message_is_the_past() -> None:
-    rack = Rack()
-    rack.start()
-    message = ElectionMessage(
-        kind=ElectionKind.ELECTION, rack="r9", rank=1, ballot=Ballot(0, ""), instance="x"
-    )
-    assert rack.receive(Topic(Kind.ELECTION), message, 1.0, retained=True) == []
-    assert said(rack.receive(Topic(Kind.ELECTION), message, 1.0), ElectionMessage) != []
-
-
-def test_the_brokers_will_starts_the_election_and_a_retained_one_does_not() -> None:
-    rack = follower()
-    will = Topic(Kind.ONLINE, "r3")
-    assert rack.receive(will, Presence.OFFLINE, 0.5, retained=True) == []
-    assert rack.receive(will, Presence.ONLINE, 0.5) == []
-    effects = rack.receive(will, Presence.OFFLINE, 0.5)
-    assert the(said(effects, ElectionMessage)).kind is ElectionKind.ELECTION
-
-
-def test_the_will_of_an_earlier_connection_of_ours_is_contradicted() -> None:
-    rack = follower()
-    effects = rack.receive(Topic(Kind.ONLINE, "r1"), Presence.OFFLINE, 0.5)
-    assert effects == [Publish(Topic(Kind.ONLINE, "r1"), Presence.ONLINE, retain=True)]
-
-
-@pytest.mark.parametrize("silent", [(), ("r2",)])
-def test_a_higher_rank_takes_over_only_while_no_member_is_silent(silent: tuple[str, ...]) -> None:
-    rack = Rack("r2")
-    rack.start()
-    rack.run(29.5, beats=Ballot(5, "r1"))
-    rack.hear_beat(Ballot(5, "r1"), 30.0, silent=silent)
-    rack.wake(30.5)
-    assert rack.node.leads is (not silent)
-    assert rack.ballot == (Ballot(5, "r1") if silent else Ballot(6, "r2"))
-
-
-def test_a_broker_that_names_another_roster_is_told_once() -> None:  # protocol M1
-    rack = follower()
-    other = Ballot(0, "another")
-    assert events(rack.hear_beat(Ballot(4, "r3"), 0.5, roster=other)) == [
-        "the broker's site file is another"
-    ]
-    assert events(rack.hear_beat(Ballot(4, "r3"), 1.0, roster=other)) == []
-    assert events(rack.hear_beat(Ballot(4, "r3"), 1.5)) == ["the broker's site file is ours again"]
-
-
 # ---- a second process with our name ----------------------------------------------------
 
 
@@ -769,3 +419,12 @@ def test_a_term_of_more_than_a_day_ahead_is_refused_and_deposes_nobody() -> None
     effects = rack.hear_beat(Ballot(WALL_MS + 86_400_001, "r2"), 2.7)
     assert "term of more than a day ahead refused" in events(effects)
     assert rack.node.leads
+
+
+def test_terms_are_53_bit_on_the_wire_and_on_disk_even_after_the_last_one() -> None:
+    rack = Rack(loaded=record(Ballot(NUMBER_MAX, "r0"), 6))  # protocol R11
+    effects = rack.start() + rack.run(10.0)
+    terms = [written.ballot.term for written in persisted(effects)]
+    terms += [message.ballot.term for message in said(effects, ElectionMessage)]
+    terms += [message.ballot.term for message in said(effects, Report)]
+    assert max(terms) == NUMBER_MAX
