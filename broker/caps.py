@@ -16,6 +16,7 @@ from broker.messages import SOURCES_PER_CAP_MAX, CapSet, CapValue, CapValues, Ro
 
 FROM_FILE = "site"
 FALLBACK = "fallback"
+SOURCES_KNOWN_MAX = 4 * SOURCES_PER_CAP_MAX  # the withdrawn ones of a cap included
 
 
 class CapBook:
@@ -54,9 +55,15 @@ class CapBook:
         return any(changed)
 
     def is_full(self, cap: str, by: str) -> bool:
-        """True where a new source would be one too many. It is not counted then."""
+        """True where a new source would be one too many. It is not counted then.
+
+        A withdrawn source takes no place, but its number is kept: it must not come
+        back by a message of yesterday.
+        """
         known = self._values.get(cap, {})
-        return by not in known and len(known) >= SOURCES_PER_CAP_MAX
+        speaking = sum(value.limit_w is not None for value in known.values())
+        full = speaking >= SOURCES_PER_CAP_MAX or len(known) >= SOURCES_KNOWN_MAX
+        return by not in known and full
 
     def _take(self, cap: str, by: str, value: CapValue) -> bool:
         known = self._values[cap].get(by)

@@ -13,7 +13,7 @@ leaves is cleared again for the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker import market
 from broker.caps import FROM_FILE, CapBook, fell, path_of
@@ -33,6 +33,7 @@ from broker.messages import (
 from broker.topics import Kind, Topic
 
 RENEW_TICKS_MAX = 5  # protocol B3
+STRANGERS_NAMED_MAX = 3  # more are not remembered
 CLEARINGS_PER_TICK_MAX = 4  # of racks in steps; what is left then stays unused
 
 
@@ -55,6 +56,7 @@ class Coordinator:
         tick_s: float,
         beat_timeout_s: float,
         now: float,
+        cap_fell: bool = False,  # since the last broker's beat
     ) -> None:
         paths = {cap: path_of(roster.caps, cap) for cap in caps.names}
         self.ballot = ballot
@@ -66,10 +68,11 @@ class Coordinator:
         self._ledger = Ledger(ballot, roster.racks, paths, beat_timeout_s=beat_timeout_s)
         self._limits_w = caps.limits_w(now)
         self._last: dict[str, int] | None = None  # the last allocation that verified
+        self._strangers: set[str] = set()  # racks that report and are in nobody's file
         self._foreign: dict[str, str] = {}  # rack → its site hash, where it is not ours
         self._beats = 0
         self._grants = 0
-        self._cap_fell = False
+        self._cap_fell = cap_fell
         self._said: dict[str, object] = {}  # what was last logged of each standing fault
         self.next_tick_s = now
 
@@ -80,10 +83,16 @@ class Coordinator:
         if report.ballot != self.ballot:
             return []
         if rack not in self._ledger.accounts:
+            if len(self._strangers) < STRANGERS_NAMED_MAX:
+                self._strangers.add(rack)
             return self._say_once(
-                f"stranger {rack}",
-                True,
-                event(Level.ERROR, "rack is not in the site file", rack=rack),
+                "strangers",
+                len(self._strangers),
+                event(
+                    Level.ERROR,
+                    "rack is not in the site file",
+                    rack=", ".join(sorted(self._strangers)),
+                ),
             )
         account = self._ledger.accounts[rack]
         if account.hear(report, live=live, ttl_s=report.ttl_s, now=now):
@@ -115,14 +124,14 @@ class Coordinator:
         reserves_w = self._ledger.reserves_w(now)
         load_w = self._ledger.load_w(reserves_w)
         followers = {rack for rack in reserves_w if self._ledger.can_follow(rack, now)}
-        clearing, alarms = self._clear(reserves_w, followers)
+        clearing, stepped, alarms = self._clear(reserves_w, followers)
         alarm = self._site_alarm()
-        grants = self._grants_of(clearing, followers, reserves_w, load_w, raises=not alarm)
+        grants = self._grants_of(clearing, followers, stepped, reserves_w, load_w, raises=not alarm)
         self._beats += 1
         return [
             self.beat(now=now),
             *grants,
-            *self._states(clearing, reserves_w, load_w, alarm),
+            *self._states(clearing, reserves_w, load_w, alarm, now),
             *alarms,
             *self._say_once("alarm", alarm, event(Level.ERROR, "site files differ", racks=alarm)),
             *self._short_events(),
@@ -149,16 +158,23 @@ class Coordinator:
 
     def _clear(
         self, reserves_w: dict[str, int], followers: set[str]
-    ) -> tuple[market.Clearing, list[Event]]:
-        """Targets that verify, on the caps less the guard and the room that is taken."""
+    ) -> tuple[market.Clearing, set[str], list[Event]]:
+        """Targets that verify, on the caps less the guard and the room that is taken.
+
+        Also the racks that stay between two steps: what holds each of them is what
+        held it before it was left out.
+        """
         rows = [
             self._row(account.rack, reserves_w[name], name in followers)
             for name, account in self._ledger.accounts.items()
         ]
         problem = self._problem(rows)
         clearing = market.clear(problem)
+        held = dict(zip(clearing.racks, clearing.binding, strict=True))
+        stepped: set[str] = set()
         for _ in range(CLEARINGS_PER_TICK_MAX - 1):
             between = self._between_steps(clearing, followers)
+            stepped |= set(between)
             narrowed = [
                 (rack, lo_w, min(hi_w, between.get(rack, hi_w)), weight, tier, cap)
                 for rack, lo_w, hi_w, weight, tier, cap in rows
@@ -170,10 +186,13 @@ class Coordinator:
             clearing = market.clear(problem)
         if clearing.certificate.holds:
             self._last = dict(zip(clearing.racks, clearing.allocation_w.tolist(), strict=True))
-            return clearing, []
-        return self._stand_in(problem, clearing), [
-            event(Level.ERROR, "clearing does not verify", **_residuals(clearing))
-        ]
+            binding = tuple(
+                held[rack] if rack in stepped else cap
+                for rack, cap in zip(clearing.racks, clearing.binding, strict=True)
+            )
+            return replace(clearing, binding=binding), stepped, []
+        fault = event(Level.ERROR, "clearing does not verify", **_residuals(clearing))
+        return self._stand_in(problem, clearing), set(), [fault]
 
     def _row(
         self, rack: RosterRack, reserve_w: int, follows: bool
@@ -236,6 +255,7 @@ class Coordinator:
         self,
         clearing: market.Clearing,
         followers: set[str],
+        stepped: set[str],
         reserves_w: dict[str, int],
         load_w: dict[str, int],
         *,
@@ -255,6 +275,8 @@ class Coordinator:
                 why = "renewed: cannot follow now"
             elif not renew_only and (raises or targets_w[rack] < limit_w):
                 limit_w, why = self._target(rack, targets_w[rack], reserves_w, load_w)
+                if rack in stepped and limit_w == report.limit_w:
+                    why = "no step up fits"
             may_raise = limit_w > account.renewal_w()
             key = self._next_key()
             self._ledger.grant(rack, key, limit_w)
@@ -326,10 +348,11 @@ class Coordinator:
         reserves_w: dict[str, int],
         load_w: dict[str, int],
         alarm: str,
+        now: float,
     ) -> list[Effect]:
         allocation_w = dict(zip(clearing.racks, clearing.allocation_w.tolist(), strict=True))
         effects: list[Effect] = [
-            self._cap_state(cap.cap, clearing, allocation_w, reserves_w, load_w)
+            self._cap_state(cap.cap, clearing, allocation_w, reserves_w, load_w, now)
             for cap in self._roster.caps
         ]
         state = MarketState(
@@ -351,11 +374,9 @@ class Coordinator:
         allocation_w: dict[str, int],
         reserves_w: dict[str, int],
         load_w: dict[str, int],
+        now: float,
     ) -> Publish:
         below = [name for name, a in self._ledger.accounts.items() if cap in a.path]
-        reports = [
-            report for name in below if (report := self._ledger.accounts[name].report) is not None
-        ]
         limit_w = self._limits_w[cap]
         state = CapState(
             ballot=self.ballot,
@@ -364,13 +385,29 @@ class Coordinator:
             reserved_w=load_w.get(cap, 0),
             reserve_w={name: reserves_w[name] for name in below},
             allocated_w=sum(allocation_w[name] for name in below),
-            draw_w=sum(report.measured_w or 0 for report in reports),
-            demand_w=sum(report.demand_w for report in reports),
+            draw_w=self._draw_w(below, now),
+            demand_w=sum(self._demand_w(name) for name in below),
             headroom_w=limit_w - load_w.get(cap, 0),
             price=_rounded(clearing.price[cap]),
             short_w=max(0, self._floors_w(cap) - limit_w),
         )
         return Publish(Topic(Kind.CAP_STATE, cap), state, retain=True)
+
+    def _draw_w(self, racks: Sequence[str], now: float) -> int | None:
+        """Their draw; unknown as soon as one's is (missing is not zero)."""
+        silent = self._ledger.silent(now)
+        total_w = 0
+        for name in racks:
+            report = self._ledger.accounts[name].report
+            if report is None or report.measured_w is None or name in silent:
+                return None
+            total_w += report.measured_w
+        return total_w
+
+    def _demand_w(self, rack: str) -> int:
+        """What a rack wants; its ceiling while it has not said so in this ballot."""
+        account = self._ledger.accounts[rack]
+        return account.report.demand_w if account.report else account.rack.ceiling_w
 
     def _source_of(self, cap: str, limit_w: int) -> str:
         for by, value in self._caps.values().get(cap, {}).items():

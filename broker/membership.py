@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.effects import Effect, JournalRecord, JournalWritten, Level, Persist, event
-from broker.messages import NUMBER_MAX, Ballot, CapValues
+from broker.messages import Ballot, CapValues
 
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 10.0
 CAP_RISE_INTERVAL_S = 10.0
+TERM_MAX = 2**52  # no clock in ms and no count of elections comes near it
 TERM_AHEAD_MS_MAX = 24 * 3600 * 1000  # protocol R11
 
 
@@ -41,7 +42,7 @@ class Membership:
         self._retry_s = RETRY_S_MIN
         self._write_at_s: float | None = None  # None: nothing to write
         self._caps_written_at_s = float("-inf")
-        self._term_max = NUMBER_MAX
+        self._term_max = TERM_MAX
 
     # ---- what it knows ---------------------------------------------------------
 
@@ -74,7 +75,8 @@ class Membership:
 
     @property
     def may_lead(self) -> bool:
-        return self.may_report and not self.forgot and not self._last_write_failed
+        ready = self.may_report and not self.forgot and not self._last_write_failed
+        return ready and self.highest.term < TERM_MAX
 
     # ---- what changes ----------------------------------------------------------
 
@@ -83,7 +85,7 @@ class Membership:
         if self._wanted is None:
             return [
                 event(
-                    Level.ERROR,
+                    Level.INFO,
                     "journal lost: waiting for a synchronised clock",
                     remedy='start a time service, or say clock = "trusted" in the site file',
                 )

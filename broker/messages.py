@@ -164,7 +164,7 @@ class CapState(Struct, frozen=True, kw_only=True):
     reserved_w: Watts
     reserve_w: dict[str, Watts]
     allocated_w: Watts
-    draw_w: Watts
+    draw_w: Watts | None  # None while the draw of one of its racks is not known
     demand_w: Watts
     headroom_w: int
     price: float | None

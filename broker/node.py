@@ -402,6 +402,7 @@ class Node:
             tick_s=self._me.timing.tick_s,
             beat_timeout_s=self._me.timing.beat_timeout_s,
             now=now,
+            cap_fell=self._beat_caps is not None and self._caps.is_below(self._beat_caps[1]),
         )
         # The members hear the first beat, adopt its ballot and report in it at once.
         self._coordinator.next_tick_s = now

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
+import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -192,9 +193,12 @@ def cap(
     """Set CAP to LIMIT_W watts, and wait until it is in force."""
     from firmware_py.operations import NoServer, set_cap
     from firmware_py.runtime import in_words
+    from firmware_py.site_keys import NAME_PATTERN
 
     if (limit_w is None) == (clear_by is None):
         _fail("say either a limit in watts or --clear BY", OPERATOR)
+    if clear_by is not None and not re.fullmatch(NAME_PATTERN, clear_by):
+        _fail("a source's name is 1 to 64 letters, digits, or any of - _ .", OPERATOR)
     site = _load_site(site_path)
     if cap_name not in {known.name for known in site.caps}:
         names = ", ".join(known.name for known in site.caps)
@@ -205,35 +209,46 @@ def cap(
         _fail(str(error), NO_ANSWER)
     except (OSError, ValueError) as error:
         _fail(in_words(error), OPERATOR)
+    if outcome.unknown_source:
+        _fail(f"{cap_name}: {outcome.reason}", OPERATOR)
     if not outcome.seen:
         _fail(f"{cap_name} is not confirmed: {outcome.reason}", NO_ANSWER)
     floors_w = sum(rack.floor_w for rack in site.under(cap_name))
     assert outcome.in_force_w is not None
     short_w = max(0, floors_w - outcome.in_force_w)
+    spec = site.cap(cap_name)
+    lapses = spec.fallback_w is not None and spec.fallback_w < outcome.in_force_w
     if as_json:
-        said = {"cap": cap_name, "in_force_w": outcome.in_force_w, "short_w": short_w}
+        said = {
+            "cap": cap_name,
+            "in_force_w": outcome.in_force_w,
+            "short_w": short_w,
+            "fallback_w": spec.fallback_w,
+        }
         click.echo(json.dumps(said))
         return
     click.echo(f"{cap_name}: {outcome.in_force_w} W in force")
     if short_w:
-        click.echo(f"warning: the floors under {cap_name} need {short_w} W more", err=True)
+        click.echo(
+            f"warning: the floors under {cap_name} need {short_w} W more; all racks go to"
+            " their floors, and no further",
+            err=True,
+        )
+    if lapses:
+        click.echo(
+            f"warning: {cap_name} falls back to {spec.fallback_w} W when no source repeats"
+            f" its value for {spec.set_ttl_s:g} s",
+            err=True,
+        )
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """Hold a cap with five emulated racks while the broker is killed; -h for options."""
-    sys.exit(_exec_demo(arguments))
-
-
-def _exec_demo(arguments: tuple[str, ...]) -> int:
-    """hil imports nothing of the product and is a process of its own."""
-    process = subprocess.Popen([sys.executable, "-m", "hil", "demo", *arguments])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the demo got it too, and ends its children
+    # hil imports nothing of the product; in this process' place, so that whoever ends
+    # the command ends the demo, which ends its children.
+    os.execv(sys.executable, [sys.executable, "-m", "hil", "demo", *arguments])
 
 
 def _load(site_path: Path, rack_name: str) -> tuple[Site, Rack]:

@@ -117,13 +117,18 @@ class Controller:
 
     def next_wake(self) -> float | None:
         times = [self._node.next_wake(), self._limiter.next_wake()]
-        if not self._lease_ended:
+        if not self._lease_ended and self._may_lower:
             times.append(self._lowers_at_s)
         return min((time for time in times if time is not None), default=None)
 
     def floor(self, *, now: float) -> list[ControllerEffect]:
         """`--floor-on-exit`: lower the rack before the process ends."""
         return self._to_device(self._limiter.lower_to_floor(now=now))
+
+    def report(self, *, now: float) -> list[ControllerEffect]:
+        """A last word before the process ends: what the hardware was left with."""
+        self._node.read(self._state(now), now=now)
+        return self._carry(self._node.report(now=now), now)
 
     @property
     def leads(self) -> bool:
@@ -155,7 +160,7 @@ class Controller:
         return self._to_device(effects)
 
     def _watch_lease(self, now: float) -> list[ControllerEffect]:  # protocol R6
-        if now < self._lowers_at_s:
+        if now < self._lowers_at_s or not self._may_lower:
             return []
         effects: list[ControllerEffect] = []
         if not self._lease_ended:
@@ -166,6 +171,10 @@ class Controller:
             )
             effects += self._to_device(self._limiter.lower_to_floor(now=now))
         return effects
+
+    @property
+    def _may_lower(self) -> bool:
+        return self._rack.actuator.kind != "none"
 
     @property
     def _lowers_at_s(self) -> float:

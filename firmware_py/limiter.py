@@ -455,9 +455,13 @@ class OutletLimiter(Limiter):
         return self._watts({n for n in self._outlets if self._is_on(n)})
 
     def _possible_w(self) -> int:
+        return self._watts(self._possibly_on())
+
+    def _possibly_on(self) -> set[int]:
+        """What is on or unread, what a write on its way switches on, and what waits its turn."""
         on = {n for n in self._outlets if self._is_on(n)}
         rising = {_number_of(write.name) for write in self._writes if write.raises}
-        return self._watts(on | rising)
+        return on | rising | set(self._waiting)
 
     def _following(self, now: float) -> int | None:
         """The next outlet that would come back; None where it must rest or all are on."""
@@ -468,9 +472,14 @@ class OutletLimiter(Limiter):
         return None
 
     def _raise(self, granted_w: int, now: float) -> list[LimiterEffect]:
+        """One step up after the other, as long as the promise stays within what was granted.
+
+        An outlet that is to be off and is still on counts too: the broker reserved the
+        larger of the promise and the grant, not what both may come to together.
+        """
         self._now_s = now
         while (number := self._following(now)) is not None:
-            if self._watts(self._on | {number}) > granted_w:
+            if self._watts(self._on | self._possibly_on() | {number}) > granted_w:
                 break
             self._on.add(number)
             self._waiting.append(number)

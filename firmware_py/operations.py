@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from broker import wire
 from broker.errors import WireError
-from broker.messages import Beat, CapSet, CapValue
+from broker.messages import NUMBER_MAX, Beat, CapSet, CapValue
 from broker.mqtt import MqttLink
 from broker.mqtt_values import Connected, Disconnected, Event, Received
 from broker.topics import Kind, Topic
@@ -39,6 +39,7 @@ class CapOutcome:
     seen: bool
     in_force_w: int | None
     reason: str
+    unknown_source: bool = False  # nothing to withdraw: nobody has spoken as `by`
 
 
 def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
@@ -49,6 +50,7 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
     said: CapSet | None = None
     repeat_at_s = 0.0
     highest = 0
+    heard_beat, shown = False, None
     reason = (
         f"no broker has confirmed it within {CAP_SET_S_MAX:g} s; is a controller of"
         f" {site.site} running?"
@@ -58,8 +60,13 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
         ready_s = clock.now_s() + site.timing.tick_s  # a retained beat comes before that
         while (now := clock.now_s()) < deadline_s:
             if now >= ready_s and now >= repeat_at_s:
+                if said is None and limit_w is None and heard_beat and shown is None:
+                    return CapOutcome(False, None, f"no source is called {by}", True)
+                if said is None and highest >= NUMBER_MAX:
+                    return CapOutcome(False, None, f"{cap}: a source has used up all numbers")
                 if said is None:
-                    said = CapSet(limit_w=limit_w, number=max(clock.wall_ms(), highest + 1), by=by)
+                    number = max(clock.wall_ms(), highest + 1)
+                    said = CapSet(limit_w=limit_w, number=number, by=by)
                 link.publish(set_topic, wire.encode(said))
                 repeat_at_s = now + site.timing.tick_s
             heard = _next(events, min(deadline_s, repeat_at_s or ready_s) - now)
@@ -72,6 +79,7 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
             sources = beat.caps.get(cap, {})
             highest = max([highest, *(value.number for value in sources.values())])
             shown = sources.get(by)
+            heard_beat = True
             if said is not None and shown == CapValue(said.number, said.limit_w):
                 return CapOutcome(True, _in_force_w(site, cap, sources), "")
             if said is not None and shown is not None and shown.number > said.number:

@@ -144,6 +144,9 @@ def mqtt_settings(site: Site, client_id: str, **more: object) -> MqttSettings:
         password = Secret(mqtt.password_file.read_text("utf-8").strip())
     tls = None
     if mqtt.tls is not None:
+        for path in (mqtt.tls.ca, mqtt.tls.cert, mqtt.tls.key):
+            if path is not None:
+                path.open("rb").close()  # now, with its name, rather than at each connect
         tls = TlsSettings(ca=mqtt.tls.ca, cert=mqtt.tls.cert, key=mqtt.tls.key)
     return MqttSettings(
         host=mqtt.host,
@@ -213,6 +216,8 @@ class Runtime:
             await self._serve()
             if self._options.floor_on_exit:
                 await self._floor()
+        if self._dropped:
+            log.warning("%d messages were dropped by a full inbox", self._dropped)
         assert self._exit is not None
         level = logging.ERROR if self._exit.code else logging.INFO
         log.log(level, "controller ends: %s", self._exit.reason)
@@ -343,7 +348,7 @@ class Runtime:
     def _put_message(self, heard: LinkEvent) -> None:
         if isinstance(heard, Received) and len(self._messages) >= INBOX_MAX:
             self._dropped += 1
-            self._log.say(Event(Level.WARNING, "inbox full: messages dropped"))
+            self._log.say(Event(Level.WARNING, "inbox full: messages are dropped"))
             return
         self._messages.append(heard)
         self._called.set()
@@ -431,6 +436,7 @@ class Runtime:
                 pass
             while self._facts:
                 self._carry(self._controller.read(self._facts.popleft(), now=clock.now_s()))
+        self._carry(self._controller.report(now=clock.now_s()))
         log.info("rack lowered: promises %d W", self._controller.promise_w)
 
 

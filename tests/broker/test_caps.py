@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from protocol_values import cap, cap_set
 
-from broker.caps import CapBook, fell, path_of
+from broker.caps import SOURCES_KNOWN_MAX, CapBook, fell, path_of
 from broker.messages import SOURCES_PER_CAP_MAX, CapValue, CapValues
 
 ROOM = cap("room", 10_000)
@@ -144,6 +144,22 @@ def test_a_cap_that_is_not_in_the_roster_is_nobodys() -> None:
     assert not book.hear("cellar", cap_set(1, 2), live=True, now=0.0)
     assert not book.merge({"cellar": {"operator": CapValue(3, 1)}})
     assert (book.values(), book.limits_w(0.0)) == ({}, {"room": 10_000})
+
+
+def test_a_withdrawn_source_takes_no_place_and_does_not_come_back_by_an_old_message() -> None:
+    book = CapBook([ROOM], {})
+    for number in range(SOURCES_PER_CAP_MAX):
+        book.hear("room", cap_set(9000, 1, f"s{number}"), live=True, now=0.0)
+    book.hear("room", cap_set(None, 2, "s3"), live=True, now=0.0)
+    assert book.hear("room", cap_set(8000, 1, "one more"), live=True, now=0.0)
+    assert not book.hear("room", cap_set(1, 1, "s3"), live=True, now=0.0)
+
+
+def test_withdrawn_sources_are_bounded_too() -> None:
+    book = CapBook([ROOM], {})
+    for number in range(1000):
+        book.hear("room", cap_set(None, 1, f"s{number}"), live=True, now=0.0)
+    assert len(book.values()["room"]) == SOURCES_KNOWN_MAX
 
 
 def test_a_source_too_many_is_not_counted_and_the_known_ones_still_are() -> None:

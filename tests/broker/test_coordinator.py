@@ -83,6 +83,8 @@ def test_a_rack_that_is_not_in_the_roster_is_said_once_and_granted_nothing() -> 
     office = in_office()
     assert events(office.hear("r9", now=0.0)) == ["rack is not in the site file"]
     assert office.hear("r9", now=0.5) == []
+    many = [office.hear(f"ghost{number}", now=0.6) for number in range(100)]
+    assert len([effects for effects in many if effects]) == 2  # three names are enough
     assert "r9" not in office.grants(1.0)
 
 
@@ -333,6 +335,14 @@ def test_a_raise_below_the_next_step_is_not_sent_and_goes_to_the_others(
     assert limits(office.tick(0.0)) == limits_w
 
 
+def test_a_rack_between_two_steps_is_told_what_holds_it() -> None:
+    office = Office(roster(limit_w=9000))
+    outlet_rack(office, "r1", 1000, 3001)
+    office.hear_all(now=0.0, r2=1000, r3=1000)
+    sent = office.grants(0.0)["r1"]
+    assert (sent.limit_w, sent.cap, sent.why) == (1000, "room", "no step up fits")
+
+
 def test_without_a_step_up_there_is_no_raise_not_even_back_to_where_it_is() -> None:
     office = Office(roster(limit_w=9000))
     office.set_cap(1500, number=1, now=0.0)
@@ -468,12 +478,20 @@ def test_the_state_of_a_cap_adds_up() -> None:
         reserved_w=6700,
         reserve_w={"r1": 1500, "r2": 1200, "r3": 4000},
         allocated_w=7100,  # r3 cannot follow: it is allocated what it reserves
-        draw_w=2100,
-        demand_w=3100,
+        draw_w=None,  # r3's is not known, and unknown is not zero
+        demand_w=7100,
         headroom_w=2300,
         price=0.0,
         short_w=0,
     )
+
+
+def test_the_draw_of_a_cap_is_known_when_every_racks_is() -> None:
+    office = Office(roster(limit_w=9000))
+    for name, measured_w in (("r1", 900), ("r2", 1200), ("r3", 0)):
+        office.hear(name, now=0.0, limit_w=2000, measured_w=measured_w)
+    assert cap_state(office.tick(0.0)).draw_w == 2100
+    assert cap_state(office.tick(2.5)).draw_w is None  # nobody was heard for beat_timeout_s
 
 
 def test_a_grant_names_the_cap_that_holds_the_rack_and_its_price() -> None:

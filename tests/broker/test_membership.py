@@ -9,7 +9,7 @@ from protocol_values import FILE_ROSTER, events, persisted, record
 
 from broker.effects import Effect, JournalRecord, JournalWritten
 from broker.membership import Membership
-from broker.messages import NUMBER_MAX, Ballot, CapValue, CapValues
+from broker.messages import Ballot, CapValue, CapValues
 
 WALL_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -171,11 +171,17 @@ def test_a_synchronised_clock_refuses_a_term_of_more_than_a_day_ahead(
     assert disk.memory.highest == (Ballot(term, "r2") if taken else Ballot(0, ""))
 
 
-def test_without_a_synchronised_clock_any_term_of_53_bits_is_taken() -> None:  # protocol R11
+@pytest.mark.parametrize(("term", "taken"), [(2**52, True), (2**52 + 1, False)])
+def test_without_a_synchronised_clock_a_term_that_leaves_room_for_claims_is_taken(
+    term: int, taken: bool
+) -> None:  # protocol R11
     disk = started()
     disk(disk.memory.clock(None, now=1.0))
-    disk(disk.memory.adopt(Ballot(NUMBER_MAX, "r2"), now=1.0))
-    assert disk.memory.highest == Ballot(NUMBER_MAX, "r2")
+    disk(disk.memory.adopt(Ballot(term, "r2"), now=1.0))
+    assert (disk.memory.highest == Ballot(term, "r2")) is taken
+    if taken:
+        disk.end(now=1.1)
+    assert disk.memory.may_lead is not taken  # after the last term nobody claims the next
 
 
 # ---- a disk that refuses ---------------------------------------------------------------

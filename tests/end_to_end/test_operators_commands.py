@@ -157,7 +157,14 @@ def test_a_cap_is_in_force_when_the_command_ends_and_withdrawn_by_clear(
     wait_until(lambda: r1.in_force_w + r2.in_force_w <= 5000, 3.0, "the registers below the cap")
     done = room.command("cap", "room", "900", "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {"cap": "room", "in_force_w": 900, "short_w": 100}
+    assert json.loads(done.stdout) == {
+        "cap": "room",
+        "in_force_w": 900,
+        "short_w": 100,
+        "fallback_w": None,
+    }
+    done = room.command("cap", "room", "--clear", "nobody")
+    assert (done.returncode, done.stderr) == (2, "room: no source is called nobody\n")
     wait_until(lambda: (r1.in_force_w, r2.in_force_w) == (500, 500), 3.0, "no lower than floors")
     done = room.command("cap", "room", "--clear", "operator")
     assert (done.returncode, done.stdout) == (0, "room: 6500 W in force\n")
@@ -178,3 +185,8 @@ def test_a_cap_that_is_none_of_the_sites_or_no_number_is_refused(room):
             "say either a limit in watts or --clear BY\n",
         )
     assert room.command("cap", "room", "much").returncode == 2
+    done = room.command("cap", "room", "--clear", "")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "a source's name is 1 to 64 letters, digits, or any of - _ .\n",
+    )

@@ -374,6 +374,7 @@ def test_a_rack_without_an_actuator_writes_nothing_and_promises_its_ceiling() ->
     life = Life(rack(kind="none", device=None))
     effects = life.grant(1000, now=2.0, seq=1) + life.wake(2.0) + life.wake(14.0) + life.wake(60.0)
     assert written(effects) == []
+    assert "lease ended: rack goes to its floor" not in told(effects)
     report = life.report(62.0)
     assert (report.limit_w, report.bound_w, report.starting) == (4000, 4000, False)
     assert life.machine.promise_w == 4000
