@@ -94,23 +94,15 @@ def _conclude(
         {rack.name: rack.floor_w for rack in room.racks},
         other_faults=recording.faults,
     )
-    written = _write_files(options.out, room, recording)
-    print(report.summary(room, verdict), file=stream)
-    print("\n  written: " + ", ".join(written), file=stream, flush=True)
+    print(report.summary(room, verdict), file=stream, flush=True)
+    written, remarks = report.write_files(options.out, room, recording.samples, recording.marks)
+    print("\n  written: " + (", ".join(written) or "nothing"), file=stream)
+    for remark in remarks:
+        print(f"  {remark}", file=stream)
+    stream.flush()
     if options.json:
         print(report.json_line(room, verdict), flush=True)
     return 0 if verdict.ok else 1
-
-
-def _write_files(out: Path, room: Room, recording: scenario.Recording) -> list[str]:
-    """The files that were written, or why one was not."""
-    report.write_csv(out / "demo.csv", recording.samples)
-    written = [str(out / "demo.csv")]
-    try:
-        report.write_picture(out / "demo.png", room, recording.samples, recording.marks)
-    except ImportError:
-        return [*written, "no demo.png (it needs matplotlib: pip install 'wattbroker[demo]')"]
-    return [*written, str(out / "demo.png")]
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Room]:
@@ -118,7 +110,9 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Room]:
         prog="hil", description="An emulated machine room: real protocols, no hardware."
     )
     demo = parser.add_subparsers(dest="command", required=True).add_parser(
-        "demo", help="racks hold a cap while it falls, and while the broker dies"
+        "demo",
+        prog="wattbroker demo",  # what users type; it becomes this command
+        help="racks hold a cap while it falls, and while the broker dies",
     )
     demo.add_argument("--racks", type=int, default=5, metavar="N", help="4 to 12 (default 5)")
     demo.add_argument("--seconds", type=float, default=60.0, metavar="S", help="default 60")
@@ -148,10 +142,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Room]:
             f"--seconds {options.seconds:g}: at least {SECONDS_MIN:.0f}, "
             "or the events run into each other"
         )
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        demo.error(f"--out {options.out}: {error.strerror}")
+    if reason := report.unwritable(options.out):
+        demo.error(f"--out {options.out}: {reason}")
     return options, room
 
 

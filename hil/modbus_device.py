@@ -4,9 +4,13 @@ Real servers on loopback; only this module knows pymodbus. The registers are com
 from the plant when they are read, so a reading is never older than the plant's step.
 
     meter   Eastron SDM630: input registers, float32, high word first. The device refuses
-            a read that starts or ends in the middle of a value, and more than 80 registers.
+            a read that starts or ends in the middle of a value, or on registers that carry
+            none, and more than 80 registers. Inside a read those registers are 0.
     limit   holding 0  limit in W, uint16 (65535: none)    holding 1  limit in force
             input 0-1  measured W, uint32, high word first
+
+What a device does not serve (another address, another table, bits) is exception 2: a 0
+that nobody measured would be believed.
 
 Facts of the SDM630 are from Eastron's register list as used by mbmd
 (meters/rs485/sdm.go) and mbmap-library (maps/eastron/sdm630-modbus.mbmap.json).
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import struct
 from collections.abc import Callable
 from typing import cast
@@ -33,9 +38,10 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
 VOLTS = 230.0
 HERTZ = 50.0
 POWER_FACTOR = 0.97
+VAR_PER_W = math.tan(math.acos(POWER_FACTOR))
 
 _READ_INPUT = 4
-_SDM630_REGISTERS = 0x180
+_OF_BITS = frozenset({1, 2, 5, 15})  # function codes
 _SDM630_REGISTERS_PER_READ = 80
 
 Refresh = Callable[[], dict[int, list[int]]]  # input address → registers, at this instant
@@ -49,7 +55,7 @@ class ModbusDevice:
         self,
         *,
         inputs: int,
-        holdings: int,
+        holdings: int = 0,
         refresh_inputs: Refresh,
         refresh_holdings: Refresh | None = None,
         write: Write | None = None,
@@ -59,13 +65,15 @@ class ModbusDevice:
         self._refresh_holdings = refresh_holdings
         self._write = write
         self._readable = readable
+        self._holdings = holdings
+        # pymodbus has no empty tables; `_answer` refuses these bits, and a lone register.
         bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
         self._device = SimDevice(
             id=1,
             simdata=(
                 bits,
                 list(bits),
-                [SimData(0, count=holdings, values=0, datatype=DataType.REGISTERS)],
+                [SimData(0, count=max(1, holdings), values=0, datatype=DataType.REGISTERS)],
                 [SimData(0, count=inputs, values=0, datatype=DataType.REGISTERS)],
             ),
             action=self._answer,
@@ -100,6 +108,8 @@ class ModbusDevice:
 
         The echo of a write is a read under the write's function code, without values.
         """
+        if function_code in _OF_BITS:
+            return ExcCodes.ILLEGAL_ADDRESS
         if values is not None:
             return self._take(address, [int(v) for v in values])
         if function_code == _READ_INPUT:
@@ -107,6 +117,8 @@ class ModbusDevice:
                 return ExcCodes.ILLEGAL_ADDRESS
             fresh = self._refresh_inputs()
         else:
+            if address + count > self._holdings:
+                return ExcCodes.ILLEGAL_ADDRESS
             fresh = self._refresh_holdings() if self._refresh_holdings else {}
         for first, words in fresh.items():
             offset = first - start_address
@@ -134,29 +146,39 @@ def sdm630(rack: LimitRack) -> ModbusDevice:
     """The meter of a rack, its load balanced over three phases."""
 
     def refresh() -> dict[int, list[int]]:
-        phase_w = rack.draw_w / 3
-        fresh: dict[int, list[int]] = {}
-        for n in (0, 2, 4):
-            fresh[0x00 + n] = float32(VOLTS if rack.powered else 0.0)
-            fresh[0x06 + n] = float32(phase_w / VOLTS / POWER_FACTOR)
-            fresh[0x0C + n] = float32(phase_w)
-            fresh[0x12 + n] = float32(phase_w / POWER_FACTOR)
-            fresh[0x1E + n] = float32(POWER_FACTOR)
-        fresh[0x34] = float32(rack.draw_w)
-        fresh[0x38] = float32(rack.draw_w / POWER_FACTOR)
-        fresh[0x3E] = float32(POWER_FACTOR)
-        fresh[0x46] = float32(HERTZ)
-        fresh[0x48] = float32(rack.energy_wh / 1000)
-        return fresh
+        return {address: float32(value) for address, value in _sdm630_values(rack).items()}
 
-    return ModbusDevice(
-        inputs=_SDM630_REGISTERS,
-        holdings=2,
-        refresh_inputs=refresh,
-        readable=lambda address, count: (
-            address % 2 == 0 and count % 2 == 0 and count <= _SDM630_REGISTERS_PER_READ
-        ),
-    )
+    served = frozenset(_sdm630_values(rack))
+
+    def readable(address: int, count: int) -> bool:
+        whole = count % 2 == 0 and count <= _SDM630_REGISTERS_PER_READ
+        return whole and {address, address + count - 2} <= served
+
+    return ModbusDevice(inputs=max(served) + 2, refresh_inputs=refresh, readable=readable)
+
+
+def _sdm630_values(rack: LimitRack) -> dict[int, float]:
+    """Every value that is served, by its input address; the addresses never change."""
+    volts = VOLTS if rack.powered else 0.0
+    phase_w = rack.draw_w / 3
+    values: dict[int, float] = {}
+    for n in (0, 2, 4):
+        values[0x00 + n] = volts
+        values[0x06 + n] = phase_w / VOLTS / POWER_FACTOR
+        values[0x0C + n] = phase_w
+        values[0x12 + n] = phase_w / POWER_FACTOR
+        values[0x18 + n] = phase_w * VAR_PER_W
+        values[0x1E + n] = POWER_FACTOR
+    values[0x2A] = volts  # mean, phase to neutral
+    values[0x30] = rack.draw_w / VOLTS / POWER_FACTOR  # sum of the line currents
+    values[0x34] = rack.draw_w
+    values[0x38] = rack.draw_w / POWER_FACTOR
+    values[0x3C] = rack.draw_w * VAR_PER_W
+    values[0x3E] = POWER_FACTOR
+    values[0x46] = HERTZ
+    values[0x48] = rack.energy_wh / 1000  # taken from the supply
+    values[0x4A] = 0.0  # delivered to it
+    return values
 
 
 def power_limit(rack: LimitRack, clock: Callable[[], float]) -> ModbusDevice:

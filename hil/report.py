@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from hil.breaker import trip_time_s
 from hil.judge import Sample, Verdict
 from hil.room import Room
+
+CSV = "demo.csv"
+PICTURE = "demo.png"
 
 Mark = tuple[float, str]  # seconds after time 0, and what happened
 
@@ -64,7 +69,11 @@ def summary(room: Room, verdict: Verdict) -> str:
             "outside 3 s after it fell; must not pass 100 %",
         ),
         _row("under the new cap after", _seconds(verdict.under_new_cap_s), "must be within 3 s"),
-        _row("without a broker for", _seconds(verdict.no_broker_s), "after its process was killed"),
+        _row(
+            "without a broker for",
+            _seconds(verdict.no_broker_s),
+            "after its process was killed; should be within 5 s",
+        ),
         _row(
             "living racks at the floor",
             ", ".join(verdict.fell_to_floor) or "none",
@@ -74,7 +83,7 @@ def summary(room: Room, verdict: Verdict) -> str:
         _row(
             "cap used or reserved",
             _share(share) if share is not None else "-",
-            "mean, 10 s after each event left out",
+            "10 s after events left out; should be at least 90 %",
         ),
         _row("breaker", verdict.breaker, ""),
     ]
@@ -92,6 +101,44 @@ def _seconds(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
+
+
+def unwritable(out: Path) -> str | None:
+    """Why the files of a run could not be written to `out`, before the run; None: they can."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass  # says what no permission bit says: read-only mounts, no folder at all
+    except OSError as error:
+        return error.strerror or str(error)
+    for path in (out / CSV, out / PICTURE):
+        if path.is_dir():
+            return f"{path.name} is a folder"
+        if path.exists() and not os.access(path, os.W_OK):
+            return f"{path.name} is there and may not be written"
+    return None
+
+
+def write_files(
+    out: Path, room: Room, samples: Sequence[Sample], marks: Sequence[Mark]
+) -> tuple[list[str], list[str]]:
+    """The files that were written, and a remark on each that was not. Never an OSError:
+    the run is over, and its numbers must not be lost with a file."""
+    written: list[str] = []
+    remarks: list[str] = []
+    for path, write in (
+        (out / CSV, lambda path: write_csv(path, samples)),
+        (out / PICTURE, lambda path: write_picture(path, room, samples, marks)),
+    ):
+        try:
+            write(path)
+        except ImportError:
+            remarks.append(f"no {path} (it needs matplotlib: pip install 'wattbroker[demo]')")
+        except OSError as error:
+            remarks.append(f"no whole {path} ({error.strerror or error})")
+        else:
+            written.append(str(path))
+    return written, remarks
 
 
 def write_csv(path: Path, samples: Sequence[Sample]) -> None:

@@ -123,6 +123,7 @@ async def run(
         # The last to be entered is the first to end: the controllers before their devices.
         stack.push_async_callback(_cancelled, turning)
         stack.push_async_callback(asyncio.to_thread, _end, list(controllers.values()))
+        stack.callback(stage.close)
         say(f"{len(controllers)} controllers start; MQTT server: {server.kind}")
         await stage.start_controllers()
         await stage.play()
@@ -289,8 +290,12 @@ class _Stage:
             self._dead_on_purpose = None
             self._happened(f"{killed} is started again", return_s=self._time_s())
         await self._at(schedule.end_s)
-        self._over = True  # what the controllers do while they are ended is not judged
+        self.close()
         self._mark("the end")
+
+    def close(self) -> None:
+        """Record no more: what the controllers do while they are ended is not judged."""
+        self._over = True
 
     async def _kill_the_broker(self) -> str | None:
         """SIGKILL to whoever beats; its name. None: nobody was broker."""

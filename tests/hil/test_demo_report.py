@@ -71,6 +71,17 @@ def test_the_summary_says_whether_the_cap_held_and_why_not():
     assert "the racks drew 101 %" in broken
 
 
+def test_the_summary_says_what_the_two_numbers_should_be_that_do_not_decide():
+    lines = summary(ROOM, verdict(no_broker_s=7.0, use_or_reserved=0.5)).splitlines()
+    assert "THE CAP HELD" in lines
+    (broker,) = (line for line in lines if "without a broker for" in line)
+    assert broker.split(maxsplit=4)[4].startswith("7.0 s ")
+    assert broker.endswith("; should be within 5 s")
+    (use,) = (line for line in lines if "cap used or reserved" in line)
+    assert " 50.0% " in use
+    assert use.endswith("; should be at least 90 %")
+
+
 def test_the_summary_of_a_run_without_events_can_be_read():
     text = summary(ROOM, judge(samples(), Events(), {}))
     assert "not every event happened: the cap's fall" in text

@@ -1,6 +1,7 @@
 """The emulated devices answer clients that are not ours: pymodbus' client and net-snmp's tools."""
 
 import asyncio
+import math
 import struct
 import subprocess
 
@@ -69,6 +70,97 @@ def test_the_meter_tells_volts_amps_watts_hertz_and_energy_like_an_sdm630():
         plant.step(72.0)
         energy = floats(await client.read_input_registers(0x48, count=2, device_id=1))
         assert energy[0] == pytest.approx(0.01)  # kWh: 500 W for 72 s
+        client.close()
+
+    with_devices(body)
+
+
+def test_the_meter_tells_the_averages_and_sums_of_its_phases():
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", "meter")
+        reactive_var = 500 * math.tan(math.acos(0.97))
+        for address, expected in (
+            (0x18, [reactive_var / 3] * 3),
+            (0x2A, [230.0]),
+            (0x30, [500 / 230 / 0.97]),
+            (0x38, [500 / 0.97]),
+            (0x3C, [reactive_var]),
+            (0x3E, [0.97]),
+            (0x4A, [0.0]),
+        ):
+            answer = await client.read_input_registers(
+                address, count=2 * len(expected), device_id=1
+            )
+            assert floats(answer) == pytest.approx(expected), hex(address)
+        client.close()
+
+    with_devices(body)
+
+
+def test_a_read_of_the_whole_table_goes_over_the_registers_that_carry_nothing():
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", "meter")
+        table = floats(await client.read_input_registers(0, count=0x4C, device_id=1))
+        assert table[0x2A // 2] == 230.0
+        assert table[0x2C // 2] == 0.0
+        assert table[0x34 // 2] == 500.0
+        client.close()
+
+    with_devices(body)
+
+
+@pytest.mark.parametrize(
+    ("address", "count"),
+    [(0x24, 2), (0x2C, 2), (0x36, 4), (0x2A, 4), (0x4C, 2), (0x156, 2), (0x1000, 2)],
+)
+def test_the_meter_refuses_input_registers_that_it_does_not_serve(address, count):
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", "meter")
+        answer = await client.read_input_registers(address, count=count, device_id=1)
+        assert answer.isError()
+        assert answer.exception_code == 2
+        client.close()
+
+    with_devices(body)
+
+
+@pytest.mark.parametrize("device", ["meter", "limit"])
+def test_bits_are_served_by_no_device(device):
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", device)
+        for answer in (
+            await client.read_coils(0, count=1, device_id=1),
+            await client.read_discrete_inputs(0, count=1, device_id=1),
+            await client.write_coil(0, True, device_id=1),
+        ):
+            assert answer.isError()
+            assert answer.exception_code == 2
+        client.close()
+
+    with_devices(body)
+
+
+def test_the_meter_has_no_holding_register_that_could_be_taken_for_a_limit():
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", "meter")
+        for address in (0, 1):
+            answer = await client.read_holding_registers(address, count=1, device_id=1)
+            assert answer.isError()
+            assert answer.exception_code == 2
+        client.close()
+
+    with_devices(body)
+
+
+@pytest.mark.parametrize("kind", ["input", "holding"])
+def test_the_power_limit_refuses_registers_that_it_does_not_serve(kind):
+    async def body(plant, devices):
+        client = await modbus(devices, "r2", "limit")
+        read = getattr(client, f"read_{kind}_registers")
+        for address, count in ((2, 1), (1, 2), (0, 4)):
+            answer = await read(address, count=count, device_id=1)
+            assert answer.isError()
+            assert answer.exception_code == 2
         client.close()
 
     with_devices(body)

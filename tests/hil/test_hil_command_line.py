@@ -31,10 +31,11 @@ def demo(tmp_path):
     started = []
 
     def start(controller, *options):
-        package = tmp_path / "firmware_py"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        (package / "__main__.py").write_text(controller)
+        if controller is not None:  # None: the product's own
+            package = tmp_path / "firmware_py"
+            package.mkdir()
+            (package / "__init__.py").touch()
+            (package / "__main__.py").write_text(controller)
         for folder in ("tmp", "pids", "out"):
             (tmp_path / folder).mkdir()
         environment = os.environ | {
@@ -68,13 +69,21 @@ def alive(pid):
 
 
 def hil(*arguments):
-    return subprocess.run(
+    """A command that is over at once; one that is not ends what it started."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "hil", *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        timeout=20,
     )
+    try:
+        out, err = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +134,45 @@ def test_a_signal_ends_every_process_and_removes_the_folder(
     assert which.name in err
     assert not any(alive(int(file.name)) for file in (tmp_path / "pids").iterdir())
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_controllers_that_are_ended_on_a_signal_are_no_fault_of_the_run(demo):
+    process = demo(None, "--headless", "--mqtt-server", "embedded")
+    seen = []
+    for line in process.stdout:  # ends with the process, at the latest
+        seen.append(line)
+        if "every rack has reported" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert "every rack has reported" in seen[-1], "".join(seen) + err
+    assert process.returncode == 143
+    assert "ended by itself" not in out
+    assert "ended by SIGTERM; every process is stopped" in err
+
+
+def test_the_help_and_the_errors_are_those_of_the_command_that_a_user_types():
+    assert hil("demo", "-h").stdout.startswith("usage: wattbroker demo [-h]")
+    assert "\nwattbroker demo: error: " in hil("demo", "--racks", "3").stderr
+
+
+@pytest.mark.parametrize("name", ["demo.csv", "demo.png"])
+def test_a_folder_where_a_file_is_to_go_is_refused_at_the_start(tmp_path, name):
+    (tmp_path / name).mkdir()
+    done = hil("demo", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert f"--out {tmp_path}: {name} is a folder" in done.stderr
+
+
+def test_a_folder_that_takes_no_file_is_refused_at_the_start():
+    done = hil("demo", "--out", "/proc/self")  # not even root may write there
+    assert done.returncode == 2
+    assert "wattbroker demo: error: --out /proc/self: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_check_of_the_folder_leaves_nothing_in_it_and_keeps_the_last_run(tmp_path):
+    (tmp_path / "demo.csv").write_text("of the last run")
+    hil("demo", "--out", str(tmp_path), "--seconds", "1")
+    assert [file.name for file in tmp_path.iterdir()] == ["demo.csv"]
+    assert (tmp_path / "demo.csv").read_text() == "of the last run"
