@@ -9,12 +9,13 @@ STAMP  := $(VENV)/.installed
 
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: demo test check bench wheels schema packages clean help
+.PHONY: demo test check sim bench wheels schema packages clean help
 
 help:
 	@echo "make demo   five racks hold a cap over Modbus, SNMP and MQTT; the broker is killed"
 	@echo "make test   fetch what the tests need, and run them"
 	@echo "make check  style and types"
+	@echo "make sim    more seeds of the simulation: SEEDS=1000 START=0 SECONDS_EACH=120"
 	@echo "make bench  what a controller costs; wire formats side by side"
 	@echo "make wheels check that a Raspberry Pi compiles nothing"
 
@@ -28,6 +29,10 @@ check: $(STAMP)-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sim: $(STAMP)-test
+	SEEDS=$(or $(SEEDS),1000) START=$(or $(START),0) SECONDS_EACH=$(or $(SECONDS_EACH),120) \
+	  $(BIN)/python -m pytest -q tests/simulation/test_simulation.py
 
 bench: $(STAMP)-test packages
 	$(BIN)/python benchmarks/controller.py

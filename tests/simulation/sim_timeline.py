@@ -1,0 +1,32 @@
+"""Virtual time: what happens, in order. Nothing here sleeps or reads a clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+Happening = Callable[[], None]
+
+
+class Timeline:
+    """Happenings by time; those of one instant in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Happening]] = []
+        self._count = 0
+        self.after_each: Callable[[], None] = lambda: None
+
+    def at(self, time_s: float, happening: Happening) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (max(time_s, self.now), self._count, happening))
+
+    def after(self, delay_s: float, happening: Happening) -> None:
+        self.at(self.now + delay_s, happening)
+
+    def run_until(self, end_s: float) -> None:
+        while self._heap and self._heap[0][0] <= end_s:
+            self.now, _, happening = heapq.heappop(self._heap)
+            happening()
+            self.after_each()
+        self.now = end_s
