@@ -11,7 +11,6 @@ and gets back the leases that grants turned into.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from broker.caps import CapBook
@@ -21,7 +20,6 @@ from broker.effects import (
     Exit,
     JournalRecord,
     JournalWritten,
-    Lease,
     Level,
     LinkDown,
     LinkUp,
@@ -490,8 +488,3 @@ class Node:
 
 def _published(roster: Roster, ballot: Ballot) -> Roster:
     return Roster(name=roster.name, racks=roster.racks, caps=roster.caps, ballot=ballot)
-
-
-def leases_of(effects: Iterable[Effect]) -> list[Lease]:
-    """The leases among `effects`, in order."""
-    return [effect for effect in effects if isinstance(effect, Lease)]

@@ -35,8 +35,8 @@ from firmware_py.limiter import (
     CommandDone,
     LimiterEffect,
     ReadBack,
-    limiter_of,
 )
+from firmware_py.limiter_kinds import limiter_of
 from firmware_py.site_types import Rack
 
 

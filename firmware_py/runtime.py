@@ -58,7 +58,7 @@ from drivers.secret import Secret as DeviceSecret
 from firmware_py import clock
 from firmware_py.controller import Controller, ControllerEffect, Execute, Fact, PollNow
 from firmware_py.journal import Journal
-from firmware_py.limiter import LIMIT_POINT
+from firmware_py.limiter_kinds import LIMIT_POINT
 from firmware_py.poller import Poller
 from firmware_py.site import site_hash
 from firmware_py.site_types import DeviceSpec, Rack, Site

@@ -43,6 +43,7 @@ PURE = (
     "firmware_py/demand.py",
     "firmware_py/errors.py",
     "firmware_py/limiter.py",
+    "firmware_py/limiter_kinds.py",
     "firmware_py/site_defaults.py",
     "firmware_py/site_rack_rules.py",
     "firmware_py/site_rules.py",

@@ -22,6 +22,7 @@ from broker.effects import (
     Effect,
     JournalRecord,
     JournalWritten,
+    Lease,
     LinkUp,
     Publish,
 )
@@ -190,3 +191,8 @@ def the_record(effects: list[Effect]) -> JournalRecord:
     records = persisted(effects)
     assert len(records) == 1
     return records[0]
+
+
+def leases_of(effects: list[Effect]) -> list[Lease]:
+    """The leases among `effects`, in order."""
+    return [effect for effect in effects if isinstance(effect, Lease)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from node_bench import WALL_MS, Rack, follower, leader, the_record
+from node_bench import WALL_MS, Rack, follower, leader, leases_of, the_record
 from protocol_values import (
     FILE_ROSTER,
     SITE,
@@ -44,7 +44,7 @@ from broker.messages import (
     Message,
     Report,
 )
-from broker.node import ClockRead, leases_of
+from broker.node import ClockRead
 from broker.topics import Kind, Topic
 
 # ---- reports ---------------------------------------------------------------------------

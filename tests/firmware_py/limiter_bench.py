@@ -14,8 +14,8 @@ from firmware_py.limiter import (
     CommandDone,
     Limiter,
     LimiterEffect,
-    limiter_of,
 )
+from firmware_py.limiter_kinds import limiter_of
 from firmware_py.site_types import Actuator, Outlet
 
 LIMIT = "limit.realpower"

@@ -24,12 +24,9 @@ from drivers.reading import Absence
 from firmware_py.limiter import (
     CommandDone,
     Limiter,
-    NoLimiter,
-    OutletLimiter,
-    PowerLimiter,
     ReadBack,
-    limiter_of,
 )
+from firmware_py.limiter_kinds import NoLimiter, OutletLimiter, PowerLimiter, limiter_of
 
 # ---- R7: after a start -----------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from broker.election import Election
 from broker.lease import LeaseDesk
 from broker.ledger import Account, Ledger
 from broker.messages import Ballot, Grant, GrantKey, Report
-from firmware_py.limiter import Limiter, OutletLimiter
+from firmware_py.limiter import Limiter
+from firmware_py.limiter_kinds import OutletLimiter
 
 Patch = pytest.MonkeyPatch
 
