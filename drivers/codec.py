@@ -11,14 +11,21 @@ watts that must add up are rounded against ourselves.
 from __future__ import annotations
 
 import math
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from drivers.points import REGISTERS, CommandSpec, Point, Source
+from drivers.points import REGISTERS, CommandSpec, Derived, Point, Source
 from drivers.reading import Absence, Answer, Missing, NoAnswer, Place, Raw, Reading
+from drivers.resolve import same
 
 TEXT_LENGTH_MAX = 255  # SNMPv2-TC DisplayString; more is no name but a fault
 DIGITS_MAX = 9
+EXPONENT_MAX = 10  # of a SunSpec scale factor
+
+NOTHING_FOUND: Mapping[str, Reading | Missing] = {}
+
+_DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})")
 
 _STRUCTS = {"int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "int64": ">q",
             "uint64": ">Q", "float32": ">f", "float64": ">d"}  # fmt: skip
@@ -29,52 +36,124 @@ _LIMITS = {
 } | {"bit": (0, 1)}
 
 
-def decode(point: Point, answers: Mapping[Place, Answer]) -> Reading | Missing:
+def decode(
+    point: Point,
+    answers: Mapping[Place, Answer],
+    found: Mapping[str, Reading | Missing] = NOTHING_FOUND,
+    rounds: int = 0,
+) -> Reading | Missing:
     """The point's value from the first of its sources that is there.
 
     Only sources that were asked count; where the first ones are absent and a later one
-    was not asked yet, the point is absent so far.
+    was not asked yet, the point is absent so far. `found` holds the points that others
+    are derived from, `rounds` says how often a counter has wrapped.
     """
     first: Missing | None = None
     for source in point.sources:
-        if any(place not in answers for place in source.places):
+        told: Reading | Missing
+        if isinstance(source, Derived):
+            if any(name not in found for name in source.names):
+                break
+            told = derive(point, source, found)
+        elif source.nothing is not None:
+            told = Missing(point.name, source.nothing.absence, source.nothing.detail)
+        elif any(place not in answers for place in source.places):
             break
-        found = _read(point, source, answers)
-        if isinstance(found, Reading) or found.absence is not Absence.ABSENT:
-            return found
-        first = first or found
+        else:
+            told = _read(point, source, answers, rounds)
+        if isinstance(told, Reading) or told.absence is not Absence.ABSENT:
+            return told
+        first = first or told
     return first or Missing(point.name, Absence.INCOMPLETE, "not asked")
 
 
-def _read(point: Point, source: Source, answers: Mapping[Place, Answer]) -> Reading | Missing:
-    told = [answers[place] for place in source.places]
-    value = _not_there(source, answers) or _value(source, answers)
-    if isinstance(value, float) and not point.low <= value <= point.high:
-        value = NoAnswer(Absence.RANGE, f"{value:g} {point.unit} cannot be")
+def raw_count(source: Source, answers: Mapping[Place, Answer]) -> int | None:
+    """The raw value of a counter, for who counts its rounds; None if it has none now."""
+    if source.nothing or any(place not in answers for place in source.places):
+        return None
+    raws = [answers[place].raw for place in source.own_places]
+    number = _from_registers(source, raws) if source.table else _from_varbind(source, raws[0])
+    is_count = isinstance(number, int) and number >= 0 and number not in source.absent
+    return number if is_count and not _not_there(source, answers) else None  # type: ignore[return-value]
+
+
+def _read(
+    point: Point, source: Source, answers: Mapping[Place, Answer], rounds: int
+) -> Reading | Missing:
+    value = _not_there(source, answers) or _value(source, answers, rounds)
     if isinstance(value, NoAnswer):
         return Missing(point.name, value.absence, value.detail)
-    return Reading(
-        point.name,
+    told = [answers[place] for place in source.places]
+    return _in_range(
+        point,
         value,
-        point.unit,
         min(answer.asked_at_s for answer in told),
         max(answer.taken_at_s for answer in told),
+        source.estimate,
     )
+
+
+def _in_range(
+    point: Point, value: float | str, asked_at_s: float, taken_at_s: float, estimate: bool
+) -> Reading | Missing:
+    if isinstance(value, float) and not point.low <= value <= point.high:
+        return Missing(point.name, Absence.RANGE, f"{value:g} {point.unit} cannot be")
+    return Reading(point.name, value, point.unit, asked_at_s, taken_at_s, estimate)
+
+
+def derive(
+    point: Point, source: Derived, found: Mapping[str, Reading | Missing]
+) -> Reading | Missing:
+    """The sum or product of other points.
+
+    A row that the device has not is no part of a sum; anything else that is missing makes
+    it missing, and so it is with nothing at all to add.
+    """
+    readings: list[Reading] = []
+    for name in source.names:
+        told = found[name]
+        if isinstance(told, Reading):
+            readings.append(told)
+        elif source.kind == "product" or told.absence is not Absence.ABSENT:
+            absent = told.absence is Absence.ABSENT
+            absence = Absence.ABSENT if absent else Absence.INCOMPLETE
+            return Missing(point.name, absence, f"{name} is missing: {told.detail}")
+    values = [reading.value for reading in readings if isinstance(reading.value, float)]
+    if not readings:
+        return Missing(point.name, Absence.ABSENT, f"none of {len(source.names)} rows is there")
+    if len(values) != len(readings):
+        return Missing(point.name, Absence.TYPE, "a word cannot be calculated with")
+    return _in_range(
+        point,
+        _rounded(math.fsum(values) if source.kind == "sum" else math.prod(values)),
+        min(reading.asked_at_s for reading in readings),
+        max(reading.taken_at_s for reading in readings),
+        source.estimate or any(reading.estimate for reading in readings),
+    )
+
+
+def _rounded(value: float) -> float:
+    """12 digits: what the device knows, without the noise of binary fractions (13 * 0.1)."""
+    return float(f"{value:.12g}")
 
 
 def _not_there(source: Source, answers: Mapping[Place, Answer]) -> NoAnswer | None:
     """Why the conditions of the source forbid to believe it, if they do."""
     for condition in source.conditions:
-        raw = answers[condition.oid].raw
+        raw = answers[condition.place].raw
         if isinstance(raw, NoAnswer):
             if condition.must or raw.absence is not Absence.ABSENT:
                 return raw
-        elif (raw in condition.raws) != condition.must:
-            return NoAnswer(Absence.ABSENT, f"the device says so at {condition.oid}")
+        elif any(same(raw, meant) for meant in condition.raws) != condition.must:
+            return NoAnswer(Absence.ABSENT, f"the device says so at {_shown(condition.place)}")
     return None
 
 
-def _value(source: Source, answers: Mapping[Place, Answer]) -> float | str | NoAnswer:
+def _shown(place: Place) -> str:
+    return place if isinstance(place, str) else f"{place[0]} {place[1]}"
+
+
+def _value(source: Source, answers: Mapping[Place, Answer], rounds: int) -> float | str | NoAnswer:
     raws = [answers[place].raw for place in source.own_places]
     for raw in raws:
         if isinstance(raw, NoAnswer):
@@ -84,19 +163,25 @@ def _value(source: Source, answers: Mapping[Place, Answer]) -> float | str | NoA
         return number
     if number in source.absent:
         return NoAnswer(Absence.ABSENT, f"the device says {number!r}: not supported")
-    if isinstance(number, str):
-        return number
     if source.words:
         return _word(source, number)
-    digits = _digits(source, answers)
-    if isinstance(digits, NoAnswer):
-        return digits
-    # 12 digits: what the device knows, without the noise of binary fractions (13 * 0.1).
-    value = float(f"{number * source.scale / 10**digits:.12g}")
-    return value if math.isfinite(value) else NoAnswer(Absence.RANGE, "beyond every number")
+    if isinstance(number, str):
+        return number
+    exponent = _exponent(source, answers)
+    if isinstance(exponent, NoAnswer):
+        return exponent
+    factor = _factor(source, answers)
+    if isinstance(factor, NoAnswer):
+        return factor
+    value = (number + (rounds << source.counter_bits)) * source.scale * factor
+    # Dividing by a power of ten is exact where multiplying by its inverse is not.
+    value = value * 10**exponent if exponent >= 0 else value / 10**-exponent
+    if source.four_quadrant and abs(value) > 1:
+        value = 2 - value if value > 0 else -2 - value
+    return _rounded(value) if math.isfinite(value) else NoAnswer(Absence.RANGE, "infinite")
 
 
-def _word(source: Source, number: float) -> str | NoAnswer:
+def _word(source: Source, number: float | str) -> str | NoAnswer:
     for raw, word in source.words:
         if raw == number:
             return word
@@ -104,20 +189,66 @@ def _word(source: Source, number: float) -> str | NoAnswer:
     return NoAnswer(Absence.RANGE, f"{number} is none of {words}")
 
 
-def _digits(source: Source, answers: Mapping[Place, Answer]) -> int | NoAnswer:
-    if not source.digits_oid:
+def _exponent(source: Source, answers: Mapping[Place, Answer]) -> int | NoAnswer:
+    """The power of ten that the device itself applies."""
+    if source.digits_oid:
+        raw = answers[source.digits_oid].raw
+        if isinstance(raw, int) and 0 <= raw <= DIGITS_MAX:
+            return -raw
+    elif source.scale_factor is not None:
+        raw = answers[(source.table, source.scale_factor)].raw
+        if isinstance(raw, int) and 0 <= raw <= 0xFFFF:
+            signed = raw - 0x10000 if raw >= 0x8000 else raw
+            if signed == -0x8000:  # sunssf, not implemented
+                return NoAnswer(Absence.ABSENT, "the device has no scale factor for it")
+            if -EXPONENT_MAX <= signed <= EXPONENT_MAX:
+                return signed
+            return NoAnswer(Absence.RANGE, f"a scale factor of {signed} cannot be")
+    else:
         return 0
-    raw = answers[source.digits_oid].raw
-    if isinstance(raw, int) and 0 <= raw <= DIGITS_MAX:
-        return raw
     if isinstance(raw, NoAnswer) and raw.absence is not Absence.ABSENT:
         return raw
     return NoAnswer(Absence.INCOMPLETE, "the device does not say how many digits it has")
 
 
-def _from_varbind(source: Source, raw: Raw | NoAnswer) -> int | str | NoAnswer:
-    if source.type == "text":
-        return _text(raw)
+def _factor(source: Source, answers: Mapping[Place, Answer]) -> float | NoAnswer:
+    """What the value is multiplied with: a factor of the device, ratios of transformers."""
+    factor = 1.0
+    if source.factor_oid:
+        raw = answers[source.factor_oid].raw
+        if isinstance(raw, NoAnswer):
+            return raw if raw.absence is not Absence.ABSENT else _NO_FACTOR
+        if not isinstance(raw, int):
+            return _NO_FACTOR
+        if abs(raw) > 1:
+            factor = 1 / -raw if raw < 0 else float(raw)
+    for ratio in source.ratios:
+        places = [(source.table, ratio.address + n) for n in range(REGISTERS[ratio.type])]
+        place = Source(ratio.type, table=source.table, word_order=source.word_order,
+                       byte_order=source.byte_order)  # fmt: skip
+        told = _from_registers(place, [answers[place].raw for place in places])
+        if isinstance(told, NoAnswer):
+            return told
+        if isinstance(told, str) or told <= 0:
+            return NoAnswer(Absence.INCOMPLETE, f"a transformer ratio of {told} cannot be")
+        factor = factor / told if ratio.divides else factor * told
+    return factor
+
+
+_NO_FACTOR = NoAnswer(Absence.INCOMPLETE, "the device does not say its factor")
+
+
+def _from_varbind(source: Source, raw: Raw | NoAnswer) -> int | float | str | NoAnswer:
+    if source.type in ("text", "decimal"):
+        text = _text(raw)
+        if isinstance(text, NoAnswer):
+            return text
+        if source.item:
+            parts = text.split(",")
+            if len(parts) < source.item:
+                return NoAnswer(Absence.ABSENT, f"the list has {len(parts)} parts")
+            text = parts[source.item - 1].strip()
+        return _decimal(source, text) if source.type == "decimal" else text
     if not isinstance(raw, int):
         return NoAnswer(Absence.TYPE, f"a text where a number belongs: {raw!r:.40}")
     low, high = _LIMITS[source.type]
@@ -126,9 +257,28 @@ def _from_varbind(source: Source, raw: Raw | NoAnswer) -> int | str | NoAnswer:
     return raw
 
 
+def _decimal(source: Source, text: str) -> float | str | NoAnswer:
+    """The number that is written in `text`; the text itself where it means absent."""
+    if text in source.absent:
+        return text
+    number, _, rest = text.partition(" ")
+    if source.suffix and not rest and number.endswith(source.suffix):
+        number, rest = number.removesuffix(source.suffix), source.suffix
+    if rest.strip() != source.suffix or not _DECIMAL.fullmatch(number):
+        return NoAnswer(Absence.TYPE, f"{text!r:.40} is not a number")
+    value = float(number)
+    if source.words and value.is_integer():
+        return int(value)
+    return value
+
+
 def _text(raw: Raw | NoAnswer) -> str | NoAnswer:
     if not isinstance(raw, bytes):
         return NoAnswer(Absence.TYPE, f"a number where a text belongs: {raw!r:.40}")
+    return _printable(raw)
+
+
+def _printable(raw: bytes) -> str | NoAnswer:
     # Some agents count a C string's closing zero, or pad with spaces.
     text = raw.decode("utf-8", "replace").strip(" \0\t\r\n")
     if len(text) > TEXT_LENGTH_MAX or not all(c.isprintable() for c in text):
@@ -136,12 +286,18 @@ def _text(raw: Raw | NoAnswer) -> str | NoAnswer:
     return text
 
 
-def _from_registers(source: Source, raws: list[Raw | NoAnswer]) -> int | float | NoAnswer:
+def _from_registers(source: Source, raws: Sequence[Raw | NoAnswer]) -> int | float | str | NoAnswer:
+    for raw in raws:
+        if isinstance(raw, NoAnswer):
+            return raw
     registers = [raw for raw in raws if isinstance(raw, int) and 0 <= raw <= 0xFFFF]
     if len(registers) != len(raws):
         return NoAnswer(Absence.TYPE, f"not a register: {raws!r:.40}")
     if source.type == "bit":
         return registers[0] if registers[0] in (0, 1) else NoAnswer(Absence.TYPE, "not a bit")
+    if source.type == "text":
+        form = "<H" if source.byte_order == "little" else ">H"
+        return _printable(b"".join(struct.pack(form, register) for register in registers))
     payload = _ordered(source, registers)
     number: int | float = struct.unpack(_STRUCTS[source.type], payload)[0]
     if math.isnan(number):
@@ -170,29 +326,42 @@ def _shortest(number: float, payload: bytes) -> float:
 # ── commands ──────────────────────────────────────────────────────────────────────
 
 
-def encode(command: CommandSpec, value: float | str) -> int | float | NoAnswer:
-    """The raw number that stands for `value`, or why it cannot be sent."""
-    target = command.target
-    if target.words:
-        for raw, word in target.words:
-            if word == value:
-                return raw
+def encode(
+    command: CommandSpec, value: float | str, answers: Mapping[Place, Answer] | None = None
+) -> tuple[Source, int | float] | NoAnswer:
+    """Where to write and the raw number that stands for `value`, or why it cannot be sent.
+
+    `answers` holds the scale factor of the target, where it has one.
+    """
+    if command.words:
+        for target in command.targets:
+            for raw, word in target.words:
+                if word == value:
+                    assert isinstance(raw, int)
+                    return target.nothing or (target, raw)
         words = ", ".join(command.words)
         return NoAnswer(Absence.RANGE, f"{command.name} knows {words}, not {value!r}")
+    target = command.targets[0]
     if isinstance(value, (str, bool)) or not math.isfinite(value):
         return NoAnswer(Absence.TYPE, f"{command.name} wants a number, not {value!r}")
     if not command.low <= value <= command.high:
         limits = f"{command.low:g} to {command.high:g} {command.unit}"
         return NoAnswer(Absence.RANGE, f"{command.name} goes from {limits}, not {value:g}")
+    if target.nothing is not None:
+        return target.nothing
+    exponent = _exponent(target, answers or {}) if target.scale_factor is not None else 0
+    if isinstance(exponent, NoAnswer):
+        return exponent
+    scale = target.scale * 10.0**exponent
     if target.type.startswith("float"):
-        return value / target.scale
-    steps = value / target.scale
+        return target, value / scale
+    steps = value / scale
     # The tiny amount: 0.3 / 0.1 is 2.9999999999999996 and means 3.
-    raw = math.floor(steps + 1e-9) if target.scale > 0 else math.ceil(steps - 1e-9)
+    raw = math.floor(steps + 1e-9) if scale > 0 else math.ceil(steps - 1e-9)
     low, high = _LIMITS[target.type]
     if not low <= raw <= high:
         return NoAnswer(Absence.RANGE, f"{raw} does not fit {target.type}")
-    return raw
+    return target, raw
 
 
 def registers_of(target: Source, raw: int | float) -> list[int]:

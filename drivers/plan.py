@@ -1,10 +1,10 @@
-"""Places to ask → the fewest requests the device bears.
+"""Registers to ask → the fewest reads the device bears.
 
-Modbus: values near each other become one span. A span never splits a value, never
+Values near each other become one span. A span never splits a value, never
 exceeds `registers_per_read_max`, and reads over a hole only up to `registers_gap_max`
 registers (some devices refuse a read that touches an undefined register). Taking the
-longest span from the left is optimal. SNMP: a GET is any set of OIDs, so that filling
-one after the other to `oids_per_get_max` is optimal.
+longest span from the left is optimal. How objects of an SNMP agent are asked is planned
+where it is done: it depends on what the agent answers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def plan_registers(
     sources: Iterable[Source], registers_per_read_max: int, registers_gap_max: int
 ) -> list[Span]:
     """The spans that cover every source once."""
-    values = sorted({(source.table, source.address, len(source.own_places)) for source in sources})
+    values = sorted({block for source in sources for block in source.blocks})
     spans: list[Span] = []
     pending: list[tuple[int, int]] = []
     table = ""
@@ -53,12 +53,6 @@ def plan_registers(
     if pending:
         spans.append(_span(table, tuple(pending)))
     return spans
-
-
-def plan_oids(sources: Iterable[Source], oids_per_get_max: int) -> list[tuple[str, ...]]:
-    """The GETs that ask every place of every source once, places of one source together."""
-    oids = list(dict.fromkeys(str(place) for source in sources for place in source.places))
-    return [tuple(oids[n : n + oids_per_get_max]) for n in range(0, len(oids), oids_per_get_max)]
 
 
 def _span(table: str, values: tuple[tuple[int, int], ...]) -> Span:

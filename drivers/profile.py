@@ -13,12 +13,18 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from drivers.errors import ProfileError
-from drivers.points import CommandSpec, Point, overlaps, take_commands, take_points
+from drivers.place_rows import Surroundings, take_oid, take_text_source
+from drivers.point_rows import take_commands, take_points
+from drivers.points import CommandSpec, Derived, Point, Source, overlaps
+from drivers.resolve import Members
 from drivers.rows import Row
 
 SHIPPED = Path(__file__).parent / "profiles"
+PROTOCOLS = ("snmp", "modbus")
+SYS_DESCR, SYS_OBJECT_ID = "1.3.6.1.2.1.1.1.0", "1.3.6.1.2.1.1.2.0"  # SNMPv2-MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +41,40 @@ class Limits:
     effect_delay_ms_max: int
     pause_between_requests_ms: int
     oids_per_get_max: int
+    repetitions_max: int
     registers_per_read_max: int
     registers_gap_max: int
-    connections_max: int
-    framing: str
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How a connected device proves that the profile fits: the value of `oid` is among
-    `one_of`, and every OID of `present` answers."""
+    """How a connected device proves that the profile fits.
 
-    oid: str
-    one_of: tuple[str, ...]
-    present: tuple[str, ...]
+    SNMP: the value of `oid` is among `one_of` or begins with one of `under`, or the
+    system's description contains one of `describes`; and every one of `present` answers,
+    something is below each of `present_below`, each of `positive` is a number above zero,
+    and none of `lacking` answers. Modbus: the device has one of the SunSpec `models`, or
+    its identification contains `vendor` and `product`.
+    """
+
+    oid: str = SYS_OBJECT_ID
+    one_of: tuple[str, ...] = ()
+    under: tuple[str, ...] = ()
+    describes: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    present_below: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    models: tuple[int, ...] = ()
+    vendor: str = ""
+    product: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TextSource:
-    """An OID with a text; with `after`, the word that follows this mark in it."""
+    """A place with a text; with `after`, the word that follows this mark in it."""
 
-    oid: str
+    source: Source
     after: str
 
 
@@ -67,9 +86,11 @@ class Profile:
     protocol: str
     vendor: str
     models: tuple[str, ...]
+    metered: bool
     source: str
     status: str
     match: Match | None
+    members: Members | None
     model_from: tuple[TextSource, ...]
     serial_from: tuple[TextSource, ...]
     limits: Limits
@@ -85,6 +106,39 @@ class Profile:
     def command(self, name: str) -> CommandSpec:
         """KeyError if the profile has none of that name."""
         return self._commands[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A profile of which only the head was read: enough to see whether it fits."""
+
+    name: str
+    protocol: str
+    match: Match | None
+    path: Path
+
+    def load(self) -> Profile:
+        """The whole of it; ProfileError with all its faults."""
+        return _read(self.path)
+
+
+def candidates(folders: Sequence[Path] = ()) -> list[Candidate]:
+    """Every profile by its head; ProfileError if one cannot even be read so far."""
+    found: dict[str, Path] = {}
+    for folder in (*folders, SHIPPED):
+        for path in folder.glob("*.toml"):
+            found.setdefault(path.stem, path)
+    return [_head(name, path) for name, path in sorted(found.items())]
+
+
+def _head(name: str, path: Path) -> Candidate:
+    faults: list[str] = []
+    row = Row(faults, str(path), _parsed(_text_of(path), str(path)))
+    protocol = row.word("protocol", PROTOCOLS, "snmp")
+    match = _snmp_match(row) if protocol == "snmp" else _modbus_match(row)
+    if faults:
+        raise ProfileError(*faults)
+    return Candidate(name, protocol, match, path)
 
 
 def profile_names(folders: Sequence[Path] = ()) -> list[str]:
@@ -105,27 +159,33 @@ def load_profile(name: str, folders: Sequence[Path] = ()) -> Profile:
 
 
 def _read(path: Path) -> Profile:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read: {error}") from None
-    profile = check_profile(text, str(path))
+    profile = check_profile(_text_of(path), str(path))
     if profile.name != path.stem:
         raise ProfileError(f"{path}: name = {profile.name!r} is not the name of the file")
     return profile
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: cannot be read: {error}") from None
+
+
 def check_profile(text: str, where: str) -> Profile:
     """The profile in `text`, or ProfileError with every fault; `where` names the file."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{where}: not TOML: {error}") from None
     faults: list[str] = []
-    profile = _profile(Row(faults, where, values))
+    profile = _profile(Row(faults, where, _parsed(text, where)))
     if faults:
         raise ProfileError(*faults)
     return profile
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{where}: not TOML: {error}") from None
 
 
 def _profile(row: Row) -> Profile:
@@ -133,59 +193,110 @@ def _profile(row: Row) -> Profile:
         row.fault("schema is not 1, the only one there is")
     name = row.need("name", str, "?")
     protocol = row.need("protocol", str, "snmp")
-    if protocol not in ("snmp", "modbus"):
-        row.fault(f"protocol = {protocol!r} is not one of snmp, modbus")
+    if protocol not in PROTOCOLS:
+        row.fault(f"protocol = {protocol!r} is not one of {', '.join(PROTOCOLS)}")
     status = row.word("status", ("recorded", "untested"), "recorded")
     product = row.table("product", needed=True)
     vendor, models = product.need("vendor", str, "?"), product.texts("models")
+    metered = product.take("metered", bool, True)
     product.end()
     origin = row.table("source", needed=True)
     document = origin.need("document", str, "?")
     origin.end()
-    match = _match(row, protocol)
-    model_from, serial_from = _identity(row, protocol)
+    match = _snmp_match(row) if protocol == "snmp" else _modbus_match(row)
+    members = _members(row) if protocol == "snmp" and row.has("members") else None
     commanded = row.has("command")
     limits = _limits(row.table("limits", needed=True), protocol, commanded)
+    around = Surroundings(protocol, members is not None, limits.registers_per_read_max)
+    model_from, serial_from = _identity(row, around)
     if not row.has("point"):
         row.fault("no [[point]]: nothing could be read")
     before = len(row.faults)
-    points = take_points(row, protocol)
+    points = take_points(row, around)
     points_are_sound = len(row.faults) == before
-    commands = take_commands(row, protocol)
+    commands = take_commands(row, around)
     _check_names(row, points, commands)
     if points_are_sound:  # otherwise a point may be missing because of its own fault
+        _check_derived(row, points)
         _check_proofs(row, points, commands)
     row.end()
     return Profile(
-        name, protocol, vendor, models, document, status, match, model_from, serial_from, limits,
+        name, protocol, vendor, models, metered, document, status, match, members, model_from,
+        serial_from, limits,
         tuple(point for _, point in points), tuple(command for _, command in commands),
         {point.name: point for _, point in points},
         {command.name: command for _, command in commands},
     )  # fmt: skip
 
 
-def _match(row: Row, protocol: str) -> Match | None:
-    if protocol != "snmp":
-        return None
+def _snmp_match(row: Row) -> Match:
     table = row.table("match", needed=True)
-    match = Match(
-        table.take("oid", str, "1.3.6.1.2.1.1.2.0"), table.texts("one_of"), table.texts("present")
-    )
+    oid = take_oid(table, table.take("oid", str, SYS_OBJECT_ID))
+    kinds = ("one_of", "under", "describes", "present", "present_below", "positive", "lacking")
+    texts = {kind: table.texts(kind) for kind in kinds}
     table.end()
-    if not match.one_of or not match.present:
-        table.fault("one_of and present must both name something")
-    return match
+    for kind in kinds:
+        for text in texts[kind] if kind != "describes" else ():
+            if kind not in ("one_of", "under") or oid == SYS_OBJECT_ID:
+                take_oid(table, text)
+    if not any(texts[kind] for kind in ("one_of", "under", "describes")):
+        table.fault("one of one_of, under and describes must name something")
+    if not any(texts[kind] for kind in ("present", "present_below", "positive")):
+        table.fault("one of present, present_below and positive must name something")
+    return Match(
+        oid, texts["one_of"], texts["under"], texts["describes"], texts["present"],
+        texts["present_below"], texts["positive"], texts["lacking"],
+    )  # fmt: skip
 
 
-def _identity(row: Row, protocol: str) -> tuple[tuple[TextSource, ...], tuple[TextSource, ...]]:
-    if protocol != "snmp":
-        return (), ()
+def _modbus_match(row: Row) -> Match | None:
+    if not row.has("match"):
+        return None
+    table = row.table("match")
+    models = table.take("models", list, [])
+    if not all(isinstance(model, int) and 1 <= model <= 65534 for model in models):
+        table.fault("models may hold the ids of SunSpec models only")
+        models = []
+    vendor, product = table.take("vendor", str, ""), table.take("product", str, "")
+    table.end()
+    if bool(models) == bool(vendor and product):
+        table.fault("either models, or vendor and product of the identification (43/14)")
+    return Match(models=tuple(models), vendor=vendor, product=product)
+
+
+def _members(row: Row) -> Members:
+    table = row.table("members")
+    columns = list(table.texts("columns"))
+    if table.has("column"):
+        columns.append(table.need("column", str, "1.3"))
+    for column in columns:
+        take_oid(table, column)
+    if not columns:
+        table.fault("column is missing: below which object are the members' rows?")
+    at = table.count("at", 1, least=1, most=20)
+    is_text = table.word("as", ("number", "text"), "number") == "text"
+    where = table.any("where")
+    if not (where is None or isinstance(where, (int, str))):
+        table.fault(f"where = {where!r} is neither a whole number nor a text")
+        where = None
+    first = table.take("first", str, "")
+    by_value = table.word("named_by", ("index", "value"), "index") == "value"
+    table.end()
+    if by_value and (is_text or at != 1):
+        table.fault('named_by = "value" takes the number in the column: leave at and as out')
+    return Members(tuple(columns), at, is_text, where, first, by_value)
+
+
+def _identity(
+    row: Row, around: Surroundings
+) -> tuple[tuple[TextSource, ...], tuple[TextSource, ...]]:
     table = row.table("identity")
     found = {}
     for key in ("model", "serial"):
         sources = []
         for told in table.rows(key):
-            sources.append(TextSource(told.need("oid", str, "1.3"), told.take("after", str, "")))
+            source = take_text_source(told, around)
+            sources.append(TextSource(source, told.take("after", str, "")))
             told.end()
         found[key] = tuple(sources)
     table.end()
@@ -205,16 +316,33 @@ def _limits(row: Row, protocol: str, commanded: bool) -> Limits:
         effect_delay_ms_max=row.count("effect_delay_ms_max", 0, most=3_600_000),
         pause_between_requests_ms=row.count("pause_between_requests_ms", 0, most=10_000),
         oids_per_get_max=row.count("oids_per_get_max", 10, least=1, most=100) if is_snmp else 0,
+        repetitions_max=row.count("repetitions_max", 10, most=100) if is_snmp else 0,
         # 125: the most that fits a Modbus frame
         registers_per_read_max=(
-            row.count("registers_per_read_max", 125, least=4, most=125) if is_modbus else 0
+            row.count("registers_per_read_max", 125, least=1, most=125) if is_modbus else 0
         ),
         registers_gap_max=row.count("registers_gap_max", 0, most=120) if is_modbus else 0,
-        connections_max=row.count("connections_max", 1, least=1, most=100) if is_modbus else 0,
-        framing=row.word("framing", ("tcp", "rtu"), "tcp") if is_modbus else "",
     )
     row.end()
     return limits
+
+
+def _check_derived(row: Row, points: list[tuple[str, Point]]) -> None:
+    """Every point that is calculated with exists, and none depends on itself."""
+    parts = {
+        point.name: {name for s in point.sources if isinstance(s, Derived) for name in s.names}
+        for _, point in points
+    }
+    faults: dict[str, None] = {}
+    for where, point in points:
+        for name in sorted(parts[point.name] - set(parts)):
+            faults[f"{where}: {name} is not a point"] = None
+        reached = set(parts[point.name])
+        while more := {p for name in reached for p in parts.get(name, ())} - reached:
+            reached |= more
+        if point.name in reached:
+            faults[f"{where}: {point.name} is calculated from itself"] = None
+    row.faults.extend(faults)
 
 
 def _check_names(

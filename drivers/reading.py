@@ -38,6 +38,7 @@ class Reading:
     unit: str
     asked_at_s: float
     taken_at_s: float
+    estimate: bool = False  # the device calculates it from a nominal value
 
 
 @dataclass(frozen=True, slots=True)

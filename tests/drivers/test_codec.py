@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.codec import decode, encode, registers_of
-from drivers.points import CommandSpec, Condition, Point, Source
+from drivers.points import CommandSpec, Condition, Derived, Point, Ratio, Source
 from drivers.reading import Absence, Answer, Missing, NoAnswer, Reading
 
 OID = "1.3.6.1.4.1.9.1"
@@ -54,6 +54,24 @@ def outcome(found: Reading | Missing) -> object:
         (Source("text", OID), b"x" * 256, Absence.RANGE),
         (Source("text", OID), 7, Absence.TYPE),
         (Source("text", OID, absent=("",)), b"\0", Absence.ABSENT),
+        (Source("text", OID, words=(("OFF", "off"), ("ON", "on"))), b"ON ", "on"),
+        (Source("text", OID, words=(("OFF", "off"), ("ON", "on"))), b"BOOT", Absence.RANGE),
+        (Source("decimal", OID), b"238.44", 238.44),
+        (Source("decimal", OID), b" 12 \0", 12.0),
+        (Source("decimal", OID, suffix="Amps"), b"0.21 Amps", 0.21),
+        (Source("decimal", OID, suffix="A"), b"0.21A", 0.21),
+        (Source("decimal", OID, suffix="Amps"), b"0.21 Volts", Absence.TYPE),
+        (Source("decimal", OID, suffix="Amps"), b"0.21", Absence.TYPE),
+        (Source("decimal", OID), b"0.21 Amps", Absence.TYPE),
+        (Source("decimal", OID), b"1e5", Absence.TYPE),
+        (Source("decimal", OID), b"nan", Absence.TYPE),
+        (Source("decimal", OID), b"", Absence.TYPE),
+        (Source("decimal", OID, absent=("not-support",)), b"not-support", Absence.ABSENT),
+        (Source("decimal", OID, item=2), b"3, 4.5 ,-1", 4.5),
+        (Source("decimal", OID, item=4), b"3,4.5,-1", Absence.ABSENT),
+        (Source("decimal", OID, item=1, words=((0, "off"), (1, "on"))), b"1,0", "on"),
+        (Source("int32", OID, scale=0.001, four_quadrant=True), 1020, 0.98),
+        (Source("int32", OID, scale=0.001, four_quadrant=True), 970, 0.97),
     ],
 )
 def test_a_varbind_becomes_its_value_or_the_reason(
@@ -114,6 +132,80 @@ def test_without_its_digits_a_number_is_no_value(digits: object, expected: objec
 
 
 @pytest.mark.parametrize(
+    ("factor", "expected"),
+    [(-10, 229.2), (10, 22920.0), (1, 2292.0), (-1, 2292.0), (0, 2292.0),
+     (NONE_SUCH, Absence.INCOMPLETE), (SILENCE, Absence.TIMEOUT), (b"-10", Absence.INCOMPLETE)],
+)  # fmt: skip
+def test_a_factor_multiplies_or_divides(factor: object, expected: object) -> None:
+    source = Source("int32", OID, factor_oid="1.3.2")
+    assert outcome(decode(point(source), told({OID: 2292, "1.3.2": factor}))) == expected
+
+
+@pytest.mark.parametrize(
+    ("registers", "expected"),
+    [
+        ([2253, 0], 2253.0), ([2253, 1], 22530.0), ([2253, 0xFFFF], 225.3),
+        ([2253, 0xFFF6], 2.253e-7), ([2253, 0x8000], Absence.ABSENT),
+        ([2253, 11], Absence.RANGE), ([2253, NONE_SUCH], Absence.INCOMPLETE),
+        ([2253, SILENCE], Absence.TIMEOUT), ([0x8000, 0], Absence.ABSENT),
+    ],
+)  # fmt: skip
+def test_a_scale_factor_is_read_with_its_value(registers: list, expected: object) -> None:
+    source = Source("int16", table="holding", scale_factor=1, absent=(-32768,))
+    raws = {("holding", n): raw for n, raw in enumerate(registers)}
+    assert outcome(decode(point(source), told(raws))) == expected
+
+
+@pytest.mark.parametrize(
+    ("ct1", "ct2", "expected"),
+    [(100, 5, 4000.0), (5, 5, 200.0), (100, 0, Absence.INCOMPLETE), (NONE_SUCH, 5, Absence.ABSENT)],
+)
+def test_ratios_of_transformers_multiply_and_divide(
+    ct1: object, ct2: object, expected: object
+) -> None:
+    ratios = (Ratio(1, "uint16", False), Ratio(2, "uint16", True))
+    source = Source("int16", table="holding", ratios=ratios)
+    raws = {("holding", 0): 200, ("holding", 1): ct1, ("holding", 2): ct2}
+    assert outcome(decode(point(source), told(raws))) == expected
+
+
+def reading(name: str, value: float, *, estimate: bool = False) -> Reading:
+    return Reading(name, value, "W", 1.0, 2.0, estimate)
+
+
+GONE, NO_ROW = Missing("c", Absence.TIMEOUT, "x"), Missing("c", Absence.ABSENT, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "expected"),
+    [
+        ("sum", {"a": reading("a", 0.1), "b": reading("b", 0.2)}, 0.3),
+        ("sum", {"a": reading("a", 5.0), "c": NO_ROW}, 5.0),
+        ("sum", {"a": reading("a", 5.0), "c": GONE}, Absence.INCOMPLETE),
+        ("sum", {"c": NO_ROW}, Absence.ABSENT),
+        ("sum", {"a": reading("a", 5.0), "c": Reading("c", "on", "", 1, 2)}, Absence.TYPE),
+        ("product", {"a": reading("a", 12.0), "b": reading("b", 0.5)}, 6.0),
+        ("product", {"a": reading("a", 12.0), "c": NO_ROW}, Absence.ABSENT),
+        ("product", {"a": reading("a", 12.0), "c": GONE}, Absence.INCOMPLETE),
+    ],
+)
+def test_what_is_calculated_is_as_good_as_its_parts(
+    kind: str, parts: dict, expected: object
+) -> None:
+    derived = Derived(kind, tuple(parts))
+    total = Point("input.realpower", "W", 0, 1000, (derived,))  # type: ignore[arg-type]
+    assert outcome(decode(total, {}, parts)) == expected
+
+
+def test_a_sum_outside_its_range_is_refused_and_an_estimate_stays_one() -> None:
+    parts = {"a": reading("a", 900.0), "b": reading("b", 90.0, estimate=True)}
+    total = Point("input.realpower", "W", 0, 1000, (Derived("sum", ("a", "b")),))
+    assert decode(total, {}, parts) == Reading("input.realpower", 990.0, "W", 1.0, 2.0, True)
+    parts["b"] = reading("b", 200.0)
+    assert outcome(decode(total, {}, parts)) is Absence.RANGE
+
+
+@pytest.mark.parametrize(
     ("must", "said", "expected"),
     [
         (True, 1, 5.0), (True, 2, Absence.ABSENT), (True, NONE_SUCH, Absence.ABSENT),
@@ -159,10 +251,12 @@ RAWS = st.one_of(
 SOURCES = st.one_of(
     st.builds(
         Source,
-        st.sampled_from(["int32", "uint32", "uint64", "text"]),
+        st.sampled_from(["int32", "uint32", "uint64", "text", "decimal"]),
         st.just(OID),
         scale=st.sampled_from([1.0, 0.1, 10.0, 1e300]),
         digits_oid=st.sampled_from(["", "1.3.2"]),
+        factor_oid=st.sampled_from(["", "1.3.4"]),
+        four_quadrant=st.booleans(),
         conditions=st.sampled_from([(), (Condition("1.3.3", (1,), True),)]),
         words=st.sampled_from([(), ((1, "off"), (2, "on"))]),
     ),
@@ -174,11 +268,13 @@ SOURCES = st.one_of(
         word_order=st.sampled_from(["big", "little"]),
         byte_order=st.sampled_from(["big", "little"]),
         scale=st.sampled_from([1.0, 0.001, 1e300]),
+        scale_factor=st.sampled_from([None, 6]),
+        ratios=st.sampled_from([(), (Ratio(8, "uint16", True), Ratio(9, "float32", False))]),
     ),
 )  # fmt: skip
 
 
-@given(SOURCES, st.lists(RAWS, min_size=4, max_size=4))
+@given(SOURCES, st.lists(RAWS, min_size=12, max_size=12))
 def test_whatever_a_device_sends_is_a_possible_value_or_missing(source: Source, raws: list) -> None:
     answers = told(dict(zip(source.places, raws * 2, strict=False)))
     found = decode(point(source, low=-1000, high=1000), answers)
@@ -186,11 +282,11 @@ def test_whatever_a_device_sends_is_a_possible_value_or_missing(source: Source, 
         assert found.name == "input.realpower"
     elif isinstance(found.value, float):
         assert -1000 <= found.value <= 1000
-        # A 0 was said: by an integer 0 (or, with digits, one too small to tell from it).
         own = [answers[place].raw for place in source.own_places]
-        assert all(isinstance(raw, int) for raw in own)
-        if found.value == 0 and source.oid:
-            assert own == [0]
+        assert all(isinstance(raw, bytes if source.type == "decimal" else int) for raw in own)
+        if found.value == 0 and source.oid and source.type != "decimal":
+            # A 0 was said, or what four quadrants make one of.
+            assert own == [0] or source.four_quadrant
     else:
         assert isinstance(found.value, str)
 
@@ -206,7 +302,7 @@ def test_a_float32_survives_as_the_same_float32(number: float) -> None:
 
 
 def limit(target: Source, low: float = 0, high: float = 65534) -> CommandSpec:
-    return CommandSpec("limit.realpower", "W", low, high, target, None, 0, "test")
+    return CommandSpec("limit.realpower", "W", low, high, (target,), (), (), None, 0, "test")
 
 
 @pytest.mark.parametrize(
@@ -230,8 +326,33 @@ def limit(target: Source, low: float = 0, high: float = 65534) -> CommandSpec:
     ],
 )
 def test_a_command_is_encoded_or_refused(target: Source, value: object, expected: object) -> None:
-    raw = encode(limit(target), value)
-    assert (raw.absence if isinstance(raw, NoAnswer) else raw) == expected
+    found = encode(limit(target), value)
+    if isinstance(found, NoAnswer):
+        assert found.absence == expected
+    else:
+        assert found == (target, expected)
+
+
+def test_a_word_goes_to_the_first_place_that_knows_it() -> None:
+    off = Source("int32", "1.3.1", words=((0, "off"),))
+    on = Source("int32", "1.3.2", words=((0, "on"),))
+    command = CommandSpec("o.load", "", 0, 0, (off, on), (), (), None, 0, "test")
+    assert encode(command, "off") == (off, 0)
+    assert encode(command, "on") == (on, 0)
+    refused = encode(command, "cycle")
+    assert isinstance(refused, NoAnswer)
+    assert "o.load knows off, on" in refused.detail
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [(0xFFFE, 4000), (0, 40), (0x8000, Absence.ABSENT), (None, Absence.INCOMPLETE)],
+)  # fmt: skip
+def test_a_command_is_scaled_by_what_the_device_says(factor: object, expected: object) -> None:
+    target = Source("uint16", table="holding", address=5, scale_factor=23)
+    answers = told({("holding", 23): factor if factor is not None else NONE_SUCH})
+    found = encode(limit(target, 0, 100), 40, answers)
+    assert (found.absence if isinstance(found, NoAnswer) else found[1]) == expected
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.plan import Span, plan_oids, plan_registers
-from drivers.points import Condition, Source
+from drivers.plan import Span, plan_registers
+from drivers.points import Condition, Ratio, Source
 from drivers.profile import load_profile
 
 
@@ -83,7 +83,18 @@ def test_every_value_is_whole_in_exactly_one_span(
     assert all(span.count <= length_max for span in spans)
 
 
-def test_gets_are_full_and_ask_nothing_twice() -> None:
-    guard = (Condition("1.3.9", (1,), True),)
-    sources = [Source("int32", f"1.3.{n}", conditions=guard) for n in (1, 2, 3)]
-    assert plan_oids(sources, 3) == [("1.3.1", "1.3.9", "1.3.2"), ("1.3.3",)]
+def test_a_value_and_its_scale_factor_are_read_in_one_piece() -> None:
+    source = Source("int16", table="holding", address=40088, scale_factor=40092)
+    spans = plan_registers([source, at(40090)], 4, 0)
+    assert [(s.address, s.count) for s in plan_registers([source], 5, 0)] == [(40088, 5)]
+    assert spans[0].values[0] == (40088, 5)  # never split, whatever else is read
+
+
+def test_ratios_and_conditions_are_read_too() -> None:
+    source = Source(
+        "int16", table="holding", address=0, ratios=(Ratio(9, "uint16", False),),
+        conditions=(Condition(("input", 3), (1,), True),),
+    )  # fmt: skip
+    assert [(s.table, s.address, s.count) for s in plan_registers([source], 125, 0)] == [
+        ("holding", 0, 1), ("holding", 9, 1), ("input", 3, 1),
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from drivers.errors import ProfileError
+from drivers.points import Condition, Derived, Lookup
 from drivers.profile import check_profile, load_profile, profile_names
 
 SNMP = """
@@ -61,6 +62,33 @@ def faults_of(text: str) -> tuple[str, ...]:
         (SNMP + POINT + 'oid = "sysDescr.0"', "'sysDescr.0' is not an OID in numbers"),
         (SNMP + POINT + 'oid = "1.3.1"\ntype = "float32"', "type = 'float32' is not one of int32"),
         (SNMP + POINT + 'oid = "1.3.{n}"', "{n} is not in each"),
+        (SNMP + POINT + 'oid = "1.3.{member}"', "{member} needs [members]"),
+        (SNMP + POINT + 'oid = "1.3.{row}"', "{row} is not in each"),
+        (SNMP + POINT + 'oid = "1.3.1"\nrow = { "1.3.2" = 1 }', "oid does not contain {row}"),
+        (SNMP + POINT + 'oid = "1.3.1"\nsuffix = "W"', "suffix belongs to type = 'decimal'"),
+        (SNMP + POINT + 'oid = "1.3.1"\nitem = 2', "item belongs to type = 'text' or"),
+        (SNMP + POINT + 'oid = "1.3.1"\nonly_if = { oid = "1.3.2", is = [] }', "is may hold"),
+        (SNMP + POINT + 'sum = "input.L1.realpower"', "input.L1.realpower is not a point"),
+        (SNMP + POINT + 'sum = ["input.realpower"]', "input.realpower is calculated from itself"),
+        (SNMP + POINT + 'product = ["input.voltage"]', "product wants a list of two names"),
+        (
+            SNMP + POINT + 'sum = ["a.b"]\n[[point.otherwise]]\noid = "1.3.1"',
+            "sum and product come last",
+        ),
+        (
+            SNMP.replace("[limits]", "[members]\nat = 0\n[limits]") + POINT + 'oid = "1.3.1"',
+            "column is missing: below which object",
+        ),
+        (
+            SNMP.replace('present = ["1.3.6.1.4.1.9.1"]', "") + POINT + 'oid = "1.3.1"',
+            "one of present, present_below and positive must name something",
+        ),
+        (
+            MODBUS + POINT + 'table = "holding"\naddress = 0\nscale_factor = 200',
+            "201 registers must be read in one piece",
+        ),
+        (MODBUS + "[match]\nmodels = []\n" + POINT + "model = 203\noffset = 18", "either models"),
+        (MODBUS + POINT + "model = 0\noffset = 18", "model = 0 is not a SunSpec model"),
         (SNMP + (POINT + 'oid = "1.3.1"\n') * 2, "number 2 \"input.realpower\": duplicate name"),
         (
             SNMP + POINT + 'oid = "1.3.1"\n' + POINT.replace("input", "output") + 'oid = "1.3.1"',
@@ -135,19 +163,57 @@ def test_a_fault_of_an_expanded_row_is_told_once() -> None:
     assert faults_of(text) == ('x.toml: [[point]] number 1 "outlet.{n}.current": unit is missing',)
 
 
-def test_each_counts_names_oids_and_what_goes_beside() -> None:
-    row = (
-        '[[point]]\nname = "bank.{bank}.current"\nunit = "A"\noid = "1.3.1.{row}"\n'
-        "each = { bank = { first = 1, count = 2, beside = { row = 4 } } }\n"
-        'only_if = { oid = "1.3.2.{row}", is = ["{bank}"] }\n'
+ROW = '[[point]]\nname = "input.L{phase}.current"\nunit = "A"\n'
+
+
+def test_each_counts_names_oids_rows_and_conditions() -> None:
+    row = ROW + (
+        "each = { phase = { first = 1, count = 2 } }\n"
+        'oid = "1.3.1.{row}"\nrow = { "1.3.2" = "{phase}", "1.3.3" = "bank" }\n'
+        'only_if = { oid = "1.3.4.{phase}", is = ["{phase}", "NA"] }\n'
+    )
+    points = check_profile(SNMP + row, "x.toml").points
+    assert [point.name for point in points] == ["input.L1.current", "input.L2.current"]
+    source = points[1].sources[0]
+    assert source.oid == "1.3.1.{row}"  # the device says which row
+    assert source.row == (Lookup("1.3.2", 2), Lookup("1.3.3", "bank"))
+    assert source.conditions == (Condition("1.3.4.2", (2, "NA"), True),)
+
+
+def test_each_may_call_its_rows_by_words() -> None:
+    row = ROW.replace("L{phase}", "{pair}") + (
+        'each = { pair = { words = ["L1-L2", "L2-L3", "L3-L1"] } }\noid = "1.3.1.{pair}"\n'
     )
     points = check_profile(SNMP + row, "x.toml").points
     assert [(p.name, p.sources[0].oid) for p in points] == [
-        ("bank.1.current", "1.3.1.4"),
-        ("bank.2.current", "1.3.1.5"),
+        ("input.L1-L2.current", "1.3.1.1"),
+        ("input.L2-L3.current", "1.3.1.2"),
+        ("input.L3-L1.current", "1.3.1.3"),
     ]
-    condition = points[1].sources[0].conditions[0]
-    assert (condition.oid, condition.raws, condition.must) == ("1.3.2.5", (2,), True)
+
+
+def test_a_sum_says_from_which_rows() -> None:
+    row = ROW + "each = { phase = { first = 1, count = 3 } }\noid = \"1.3.1.{phase}\"\n" + (
+        '[[point]]\nname = "input.current"\nunit = "A"\nsum = "input.L{phase}.current"\n'
+        "over = { phase = { first = 1, count = 3 } }\n"
+    )  # fmt: skip
+    total = check_profile(SNMP + row, "x.toml").point("input.current")
+    names = ("input.L1.current", "input.L2.current", "input.L3.current")
+    assert total.sources == (Derived("sum", names),)
+
+
+def test_the_words_of_a_command_may_go_to_several_places() -> None:
+    row = (
+        '[[point]]\nname = "outlet.1.status"\noid = "1.3.9"\nenum = { off = 0, on = 1 }\n'
+        '[[command]]\nname = "outlet.1.load"\noid = "1.3.1"\nenum = { off = 0 }\n'
+        'confirm = { point = "outlet.1.status", within_ms = 3000 }\n'
+        'first = [{ oid = "1.3.8", value = 1 }]\n'
+        '[[command.otherwise]]\noid = "1.3.2"\nenum = { on = 0 }\n'
+    )
+    command = check_profile(SNMP + row, "x.toml").command("outlet.1.load")
+    assert command.words == ("off", "on")
+    assert [target.oid for target in command.targets] == ["1.3.1", "1.3.2"]
+    assert [(write.target.oid, write.raw) for write in command.before] == [("1.3.8", 1)]
 
 
 def test_each_adds_its_stride_to_the_address() -> None:
@@ -162,34 +228,34 @@ def test_a_register_number_that_is_meant_can_be_said() -> None:
 
 
 def test_every_shipped_profile_is_sound_and_names_the_devices_delay() -> None:
-    assert profile_names() == [
-        "apc-rpdu2", "eastron-sdm630", "generic-power-limit", "raritan-pdu2"
-    ]  # fmt: skip
-    delays = {n: load_profile(n).limits.effect_delay_ms_max for n in profile_names()}
-    assert delays["apc-rpdu2"] == 4000
-    assert delays["generic-power-limit"] == 1000
+    profiles = {name: load_profile(name) for name in profile_names()}
+    assert len(profiles) >= 70
+    assert all(p.limits.effect_delay_ms_max > 0 for p in profiles.values() if p.commands)
+    assert profiles["apc-rpdu2"].limits.effect_delay_ms_max == 4000
+    assert profiles["generic-power-limit"].limits.effect_delay_ms_max == 1000
 
 
-def test_nothing_that_would_be_summed_twice_stands_under_input() -> None:
-    for name in ("apc-rpdu2", "raritan-pdu2"):
-        points = [point.name for point in load_profile(name).points]
-        assert [p for p in points if p.startswith("input.") and p.endswith(".realpower")] == [
-            "input.realpower", "input.L1.realpower", "input.L2.realpower", "input.L3.realpower",
-        ]  # fmt: skip
-        assert "device.2.input.realpower" in points
-        assert "device.1.input.realpower" not in points
+def test_every_snmp_profile_must_prove_itself_by_more_than_a_sysobjectid() -> None:
+    for name in profile_names():
+        profile = load_profile(name)
+        if profile.protocol == "snmp":
+            match = profile.match
+            assert match is not None
+            assert match.present or match.present_below or match.positive, name
 
 
 def test_the_state_and_the_command_of_an_apc_outlet_count_opposite_ways() -> None:
     profile = load_profile("apc-rpdu2")
     assert dict(profile.point("outlet.7.status").sources[0].words) == {1: "off", 2: "on"}
     command = profile.command("outlet.7.load")
-    assert dict(command.target.words) == {1: "on", 2: "off", 3: "cycle"}
+    assert dict(command.targets[0].words) == {1: "on", 2: "off", 3: "cycle"}
     assert command.confirm_point == "outlet.7.status"
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(ProfileError, match=r"no profile called 'apc'; there are: apc-rpdu2, "):
+    with pytest.raises(
+        ProfileError, match=r"no profile called 'apc'; there are: abb-b23, .*apc-rpdu2, "
+    ):
         load_profile("apc")
 
 
