@@ -1,261 +1,313 @@
-"""SNMP agents: GET and SET over UDP. The only home of pysnmp.
+"""SNMP agents: what is asked, how often, and when it is enough.
 
-One engine per process serves every agent and is closed with the last of them. Each
-agent has one outstanding request. A datagram may be lost: a GET is sent once more if
-the agent has answered before in the same fetch, otherwise the first silence ends the
-fetch, so that a dead agent costs one timeout and not one per request. A SET is sent
-exactly once, whatever happens to it.
+Everything that does not depend on a library: which requests (`snmp_plan`), how large
+(`snmp_bearing`), and the rules of the line. An agent has one outstanding request; all
+who speak to the same host and port wait for each other, as the members of a daisy chain
+are separate devices behind one agent. A datagram may be lost: what was asked is asked
+once more if the agent has answered before in the same fetch, beginning with its smallest
+part, as the agent may have found it too much. Otherwise the first silence ends the
+fetch, so that a dead agent costs one timeout and not one per request; to one that has
+not answered yet the first request is for one object. A SET is sent exactly once,
+whatever happens to it.
 
-Translated here, and nowhere else: pysnmp reports a timeout and a refused user as an
-error indication, an agent's "no" as an error status, a missing row as a value
-(v2c, v3) or as the failure of the whole GET (v1: RFC 1157 noSuchName).
+The libraries' homes are `snmp_pysnmp` (everything) and `snmp_gufo` (versions 1 and 2c,
+faster, optional). WATTBROKER_SNMP=pysnmp or gufo chooses one; left out, gufo serves what
+it can if it is installed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-from pyasn1.error import PyAsn1Error  # type: ignore[import-untyped]
-from pyasn1.type import univ  # type: ignore[import-untyped]
-from pysnmp.error import PySnmpError
-from pysnmp.hlapi.v3arch import asyncio as hlapi
-from pysnmp.proto import errind, rfc1902, rfc1905
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from drivers.address import SnmpAddress
 from drivers.errors import ProfileError
 from drivers.reading import Absence, Answer, NoAnswer, Place, Raw
-from drivers.secret import Secret
+from drivers.snmp_bearing import Bearing
+from drivers.snmp_home import Home, Outcome, Refusal, Silence, Told, status_name
+from drivers.snmp_plan import (
+    Below,
+    Job,
+    Request,
+    Said,
+    Sweep,
+    Temper,
+    first_of,
+    plan_fetch,
+)
+from drivers.snmp_pysnmp import pysnmp_home
 
-# pysnmp looks at its timers twice a second; ours are exact, its own only clean up.
-CLEAN_UP_S = 1.0
+__all__ = ["HOMES", "SnmpAgent", "Temper", "Walked"]
 
-TOO_BIG, NO_SUCH_NAME = 1, 2  # RFC 1157 and 3416 error-status
+HOMES = ("pysnmp", "gufo")
 
-_AUTH = {
-    "MD5": hlapi.USM_AUTH_HMAC96_MD5,
-    "SHA": hlapi.USM_AUTH_HMAC96_SHA,
-    "SHA224": hlapi.USM_AUTH_HMAC128_SHA224,
-    "SHA256": hlapi.USM_AUTH_HMAC192_SHA256,
-    "SHA384": hlapi.USM_AUTH_HMAC256_SHA384,
-    "SHA512": hlapi.USM_AUTH_HMAC384_SHA512,
-}
-_PRIV = {
-    "DES": hlapi.USM_PRIV_CBC56_DES,
-    "AES": hlapi.USM_PRIV_CFB128_AES,
-    "AES192": hlapi.USM_PRIV_CFB192_AES,
-    "AES256": hlapi.USM_PRIV_CFB256_AES,
-}
-_SET_TYPES = {"int32": rfc1902.Integer32, "uint32": rfc1902.Gauge32, "uint64": rfc1902.Counter64}
+_TOO_LONG = NoAnswer(Absence.TIMEOUT, "the read took too long")
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What is below a column, by OID in the agent's order. `gap` None: that is all of it."""
+
+    answers: dict[str, Answer]
+    gap: NoAnswer | None
 
 
 class SnmpAgent:
-    """One agent. Nothing is sent or opened before the first `fetch` or `write`."""
+    """One agent. Nothing is sent or opened before it is first asked.
 
-    def __init__(self, address: SnmpAddress, clock: Callable[[], float]) -> None:
-        if address.priv and importlib.util.find_spec("cryptography") is None:
-            raise ProfileError(
-                f"{address.printed}: priv={address.priv} needs the Python package cryptography"
-                " (pip install cryptography, or apt install python3-cryptography)"
-            )
+    `home` is one of HOMES. ProfileError: it is not installed, or the address needs what
+    is not installed.
+    """
+
+    def __init__(
+        self, address: SnmpAddress, clock: Callable[[], float], *, home: str | None = None
+    ) -> None:
+        self.home_name = _home_name(address, home or os.environ.get("WATTBROKER_SNMP") or None)
         self._address = address
         self._clock = clock
-        self._credentials = _credentials(address)
-        self._target: Any = None
-        self._lock = asyncio.Lock()
+        self._home: Home = pysnmp_home(address)
+        if self.home_name == "gufo":
+            from drivers.snmp_gufo import GufoHome
 
-    async def fetch(
-        self, gets: Iterable[Sequence[str]], *, timeout_s: float, read_s_max: float
-    ) -> dict[Place, Answer]:
-        """Every OID of `gets` with its answer, or with the reason for none."""
-        pending: deque[Sequence[str]] = deque(gets)
-        answers: dict[Place, Answer] = {}
-        deadline_s = self._clock() + read_s_max
-        may_repeat = False
-        while pending:
-            if self._clock() >= deadline_s:
-                return self._give_up(answers, pending, "the read took too long")
-            oids = pending.popleft()
-            asked_at_s, outcome = await self._exchange(hlapi.get_cmd, _nulls(oids), timeout_s)
-            if isinstance(outcome, NoAnswer):
-                if may_repeat and outcome.absence is Absence.TIMEOUT:
-                    pending.appendleft(oids)
-                    may_repeat = False
-                    continue
-                for oid in oids:
-                    answers[oid] = Answer(outcome, asked_at_s, self._clock())
-                return self._give_up(answers, pending, outcome.detail, outcome.absence)
-            if not answers:
-                may_repeat = True
-            again, told = _told(oids, *outcome)
-            pending.extendleft(reversed(again))
-            taken_at_s = self._clock()
-            answers |= {oid: Answer(raw, asked_at_s, taken_at_s) for oid, raw in told.items()}
-        return answers
+            self._home = GufoHome(address, self._home)
+        self._line: _Line | None = None
 
-    async def write(self, oid: str, raw: int, type_: str, *, timeout_s: float) -> NoAnswer | None:
+    async def fetch(self, oids: Sequence[str], *, temper: Temper) -> dict[Place, Answer]:
+        """Every one of `oids` with its answer, or with the reason for none."""
+        wanted = list(dict.fromkeys(oids))
+        plan = plan_fetch(
+            wanted, temper, version=self._address.version, columns_max=self._home.columns_max
+        )
+        said, over = await self._ask_all(plan, temper)
+        now_s = self._clock()
+        missing = Answer(over or NoAnswer(Absence.INCOMPLETE, "not reached"), now_s, now_s)
+        return {oid: _answer(said[oid]) if oid in said else missing for oid in wanted}
+
+    async def walk(self, column: str, *, temper: Temper, rows_max: int = 2000) -> Walked:
+        """Everything below `column`, at most `rows_max` objects."""
+        said, over = await self._ask_all([Sweep(column, column, rows_max)], temper)
+        return Walked({oid: _answer(told) for oid, told in said.items()}, over)
+
+    async def below(
+        self, prefixes: Sequence[str], *, temper: Temper
+    ) -> dict[str, tuple[str, Answer] | NoAnswer]:
+        """The first object below each of `prefixes`, ABSENT if nothing is there."""
+        wanted = tuple(dict.fromkeys(prefixes))
+        said, over = await self._ask_all([Below(wanted)] if wanted else [], temper)
+        found: dict[str, tuple[str, Answer] | NoAnswer] = {}
+        for prefix in wanted:
+            told = said.get(prefix)
+            if told is None:
+                found[prefix] = over or NoAnswer(Absence.INCOMPLETE, "not reached")
+            elif isinstance(told.said, tuple):
+                oid, raw = told.said
+                found[prefix] = (oid, Answer(raw, told.asked_at_s, told.taken_at_s))
+            else:
+                assert isinstance(told.said, NoAnswer)
+                found[prefix] = told.said
+        return found
+
+    async def write(
+        self, oid: str, raw: int | bytes, type_: str, *, timeout_s: float
+    ) -> NoAnswer | None:
         """Sends one SET, once. None: the agent accepted it."""
-        varbind = hlapi.ObjectType(hlapi.ObjectIdentity(oid), _SET_TYPES[type_](raw))
-        _, outcome = await self._exchange(hlapi.set_cmd, [varbind], timeout_s)
-        if isinstance(outcome, NoAnswer):
-            return outcome
-        status, _, _ = outcome
-        return NoAnswer(Absence.REFUSED, f"the agent says {_named(status)}") if status else None
+        line = self._own_line()
+        async with line.lock:
+            await line.pause(self._clock)
+            outcome = await self._home.set(oid, raw, type_, timeout_s)
+            line.free_at_s = self._clock()
+        match outcome:
+            case Told(status=0):
+                line.bearing.is_alive = True
+                return None
+            case Told(status=status):
+                return NoAnswer(Absence.REFUSED, f"the agent says {status_name(status)}")
+            case _:
+                return self._verdict(outcome, timeout_s)
 
     async def close(self) -> None:
-        """Closes the engine with its last agent. The agent can be used again after it."""
-        self._target = None
-        if _release(self):
-            await asyncio.sleep(0)  # lets the engine's cancelled timer end
+        """Ends what is open. The agent can be used again after it."""
+        await self._home.close()
+        self._line = None
+
+    # ── inside ──
+
+    async def _ask_all(
+        self, jobs: Iterable[Job], temper: Temper
+    ) -> tuple[dict[str, _Said], NoAnswer | None]:
+        """Carries out `jobs`: what was said, and why it ended before the last of them."""
+        if self._address.version == 1:
+            temper = replace(temper, repetitions_max=0)  # it has no GETBULK
+        round_ = _Round(deque(jobs), self._own_line().bearing, temper)
+        deadline_s = self._clock() + temper.read_s_max
+        while round_.pending and round_.over is None:
+            job, request = round_.next()
+            timeout_s, asked_at_s, outcome = await self._exchange(request, temper, deadline_s)
+            taken_at_s = self._clock()
+            if isinstance(outcome, Told):
+                round_.told(job, request, outcome, asked_at_s, taken_at_s)
+            elif isinstance(outcome, Silence) and timeout_s < temper.timeout_s:
+                round_.over = _TOO_LONG
+            else:
+                round_.not_told(job, request, outcome, self._verdict(outcome, timeout_s))
+        return round_.said, round_.over
 
     async def _exchange(
-        self, command: Any, varbinds: list[Any], timeout_s: float
-    ) -> tuple[float, NoAnswer | tuple[Any, int, Sequence[Any]]]:
-        """One request and its answer: (error status, error index, varbinds)."""
-        async with self._lock:
+        self, request: Request, temper: Temper, deadline_s: float
+    ) -> tuple[float, float, Outcome]:
+        """One request when the line is free: how long it could take, its start and its end."""
+        line = self._own_line()
+        async with line.lock:
+            await line.pause(self._clock)
             asked_at_s = self._clock()
-            try:
-                target = await self._resolved(timeout_s)
-                asked_at_s = self._clock()
-                indication, status, index, answered = await asyncio.wait_for(
-                    command(_engine(self), self._credentials, target, hlapi.ContextData(),
-                            *varbinds, lookupMib=False),
-                    timeout_s,
-                )  # fmt: skip
-            except TimeoutError:
-                return asked_at_s, self._silence(timeout_s)
-            except (PySnmpError, PyAsn1Error, OSError) as error:
-                self._target = None
-                return asked_at_s, NoAnswer(Absence.TIMEOUT, f"{self._address.printed}: {error}")
-        if isinstance(indication, errind.RequestTimedOut):
-            return asked_at_s, self._silence(timeout_s)
-        if indication:
-            text = f"{self._address.printed}: {indication}; check the user and its keys"
-            return asked_at_s, NoAnswer(Absence.REFUSED, text)
-        return asked_at_s, (status, int(index), answered)
+            timeout_s = min(temper.timeout_s, deadline_s - asked_at_s)
+            if timeout_s <= 0:
+                return 0.0, asked_at_s, Silence()
+            outcome = await self._send(request, timeout_s)
+            line.free_at_s = self._clock() + temper.pause_s
+        return timeout_s, asked_at_s, outcome
 
-    async def _resolved(self, timeout_s: float) -> Any:
-        """The transport target; a name is looked up again after every silence."""
-        if self._target is None or self._target.timeout != timeout_s + CLEAN_UP_S:
-            host = (self._address.host, self._address.port)
-            kind = hlapi.Udp6TransportTarget if ":" in host[0] else hlapi.UdpTransportTarget
-            creation = kind.create(host, timeout=timeout_s + CLEAN_UP_S, retries=0)
-            self._target = await asyncio.wait_for(creation, timeout_s)
-        return self._target
+    async def _send(self, request: Request, timeout_s: float) -> Outcome:
+        if request.kind == "get":
+            return await self._home.get(request.oids, timeout_s)
+        if request.kind == "next":
+            return await self._home.get_next(request.oids, timeout_s)
+        return await self._home.get_bulk(request.oids, request.repetitions, timeout_s)
 
-    def _silence(self, timeout_s: float) -> NoAnswer:
-        self._target = None
-        hint = "user" if self._address.version == 3 else "community (a wrong one gets no answer)"
+    def _verdict(self, outcome: Outcome, timeout_s: float) -> NoAnswer:
+        """Why there is no answer, and what the operator should look at."""
+        where = self._address.printed
+        if isinstance(outcome, Refusal):
+            text = f"{where}: {outcome.detail}; check the user and its keys"
+            return NoAnswer(Absence.REFUSED, text)
+        assert isinstance(outcome, Silence)
+        why = f" ({outcome.detail})" if outcome.detail else ""
+        hint = "community (a wrong one gets no answer)"
+        if self._address.version == 3:
+            hint = "user, privacy key (many agents do not answer a wrong one)"
         return NoAnswer(
             Absence.TIMEOUT,
-            f"{self._address.printed}: no answer within {timeout_s:g} s; check address, port,"
+            f"{where}: no answer within {timeout_s:g} s{why}; check address, port,"
             f" SNMP version, {hint} and the agent's access list",
         )
 
-    def _give_up(
-        self,
-        answers: dict[Place, Answer],
-        pending: Iterable[Sequence[str]],
-        detail: str,
-        absence: Absence = Absence.TIMEOUT,
-    ) -> dict[Place, Answer]:
-        now_s = self._clock()
-        for oid in (oid for oids in pending for oid in oids):
-            answers[oid] = Answer(NoAnswer(absence, detail), now_s, now_s)
-        return answers
+    def _own_line(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        if self._line is None or self._line.loop is not loop:
+            key = (self._address.host, self._address.port)
+            lines = _lines.setdefault(loop, WeakValueDictionary())
+            self._line = lines.setdefault(key, _Line(loop))
+        return self._line
 
 
-def _told(
-    oids: Sequence[str], status: Any, index: int, varbinds: Sequence[Any]
-) -> tuple[list[Sequence[str]], dict[str, Raw | NoAnswer]]:
-    """What a response says about each OID, and what must be asked again."""
-    if not status:
-        found = {str(name): _raw(value) for name, value in varbinds}
-        nothing = NoAnswer(Absence.TYPE, "the agent answered other objects than it was asked")
-        return [], {oid: found.get(oid, nothing) for oid in oids}
-    if int(status) == TOO_BIG and len(oids) > 1:
-        return _halves(oids), {}
-    if not 1 <= index <= len(oids):
-        if len(oids) > 1:
-            return _halves(oids), {}
-        index = 1
-    # One bad object fails the whole GET: take it out and ask for the others again.
-    absence = Absence.ABSENT if int(status) == NO_SUCH_NAME else Absence.REFUSED
-    others = [oid for oid in oids if oid != oids[index - 1]]
-    told = {oids[index - 1]: NoAnswer(absence, f"the agent says {_named(status)}")}
-    return [others] if others else [], dict(told)
+# ── one fetch ─────────────────────────────────────────────────────────────────────
 
 
-def _halves(oids: Sequence[str]) -> list[Sequence[str]]:
-    middle = len(oids) // 2
-    return [oids[:middle], oids[middle:]]
+@dataclass(frozen=True, slots=True)
+class _Said:
+    said: Said
+    asked_at_s: float
+    taken_at_s: float
 
 
-def _raw(value: Any) -> Raw | NoAnswer:
-    if isinstance(value, (rfc1905.NoSuchObject, rfc1905.NoSuchInstance, rfc1905.EndOfMibView)):
-        return NoAnswer(Absence.ABSENT, "the agent has no such object")
-    if isinstance(value, univ.ObjectIdentifier):
-        return str(value)
-    if isinstance(value, univ.OctetString):
-        return bytes(value)
-    if isinstance(value, univ.Integer):
-        return int(value)
-    return NoAnswer(Absence.ABSENT, "the agent answered nothing (NULL)")
+def _answer(told: _Said) -> Answer:
+    assert not isinstance(told.said, tuple)
+    raw: Raw | NoAnswer = told.said
+    return Answer(raw, told.asked_at_s, told.taken_at_s)
 
 
-def _nulls(oids: Sequence[str]) -> list[Any]:
-    return [hlapi.ObjectType(hlapi.ObjectIdentity(oid)) for oid in oids]
+@dataclass(slots=True)
+class _Round:
+    """The jobs of one fetch, what was said to them, and why it is over, if it is.
+
+    `doubted` is the request that the agent left unanswered a moment ago; only when it
+    answers a smaller one is it known to be alive, and the other to have been too much.
+    """
+
+    pending: deque[Job]
+    bearing: Bearing
+    temper: Temper
+    said: dict[str, _Said] = field(default_factory=dict)
+    over: NoAnswer | None = None
+    has_heard: bool = False
+    doubted: Request | None = None
+
+    def next(self) -> tuple[Job, Request]:
+        parts = self.bearing.fit(self.pending.popleft(), self.temper)
+        if not self.bearing.is_alive:
+            parts = [*first_of(parts[0]), *parts[1:]]
+        self.pending.extendleft(reversed(parts[1:]))
+        return parts[0], self.bearing.request(parts[0], self.temper)
+
+    def told(
+        self, job: Job, request: Request, told: Told, asked_at_s: float, taken_at_s: float
+    ) -> None:
+        self.has_heard = True
+        if self.doubted is not None:
+            self.bearing.failed(self.doubted)
+            self.doubted = None
+        heard = job.hear(told)
+        self.bearing.is_alive, self.over = True, heard.fault
+        if not heard.too_much:
+            self.bearing.bore(request)
+        elif not self.bearing.failed(request):
+            self.over = NoAnswer(Absence.REFUSED, "one object is too much for the agent")
+        for oid, said in heard.said.items():
+            self.said[oid] = _Said(said, asked_at_s, taken_at_s)
+        self.pending.extendleft(reversed(heard.jobs))
+
+    def not_told(self, job: Job, request: Request, outcome: Outcome, verdict: NoAnswer) -> None:
+        is_alive = self.has_heard and self.doubted is None
+        if isinstance(outcome, Refusal) or not is_alive:
+            self.over = verdict
+            self.bearing.is_alive = False
+            return
+        self.doubted = request
+        self.pending.extendleft(reversed(first_of(job)))
 
 
-def _named(status: Any) -> str:
-    return status.prettyPrint() if hasattr(status, "prettyPrint") else str(status)
+# ── the line that all share who speak to one host and port ────────────────────────
 
 
-def _credentials(address: SnmpAddress) -> Any:
-    if address.version < 3:
-        return hlapi.CommunityData(address.community.text, mpModel=address.version - 1)
-    return hlapi.UsmUserData(
-        address.user,
-        authKey=_text(address.auth_key),
-        privKey=_text(address.priv_key),
-        authProtocol=_AUTH.get(address.auth),
-        privProtocol=_PRIV.get(address.priv),
-    )
+class _Line:
+    """One request at a time, and what the agent at its end bears."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.lock = asyncio.Lock()
+        self.bearing = Bearing()
+        self.free_at_s = float("-inf")
+
+    async def pause(self, clock: Callable[[], float]) -> None:
+        wait_s = self.free_at_s - clock()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
 
-def _text(secret: Secret | None) -> str | None:
-    return secret.text if secret else None
+_lines: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], _Line]
+] = WeakKeyDictionary()
 
 
-# ── the engine that all agents share ──────────────────────────────────────────────
-
-_shared: dict[asyncio.AbstractEventLoop, tuple[hlapi.SnmpEngine, set[SnmpAgent]]] = {}
+# ── which library ─────────────────────────────────────────────────────────────────
 
 
-def _engine(agent: SnmpAgent) -> hlapi.SnmpEngine:
-    """The engine of the running loop, opened by its first user (it loads MIBs: 0.1 s)."""
-    loop = asyncio.get_running_loop()
-    for other in [other for other in _shared if other.is_closed()]:
-        del _shared[other]
-    if loop not in _shared:
-        _shared[loop] = (hlapi.SnmpEngine(), set())
-    engine, users = _shared[loop]
-    users.add(agent)
-    return engine
+def _home_name(address: SnmpAddress, wanted: str | None) -> str:
+    """Which home serves `address`: the one place where that is decided.
 
-
-def _release(agent: SnmpAgent) -> bool:
-    """True if the engine was closed."""
-    loop = asyncio.get_running_loop()
-    if loop not in _shared:
-        return False
-    engine, users = _shared[loop]
-    users.discard(agent)
-    if users:
-        return False
-    del _shared[loop]
-    engine.close_dispatcher()
-    return True
+    gufo_snmp is not used for SNMPv3: 0.13 sends authenticated requests but believes
+    answers without verifying their digest, so that anyone could forge them.
+    """
+    if wanted not in (None, *HOMES):
+        raise ProfileError(f"WATTBROKER_SNMP={wanted} is not one of {', '.join(HOMES)}")
+    is_installed = all(importlib.util.find_spec(name) for name in ("gufo", "gufo.snmp"))
+    if wanted == "gufo" and not is_installed:
+        raise ProfileError("WATTBROKER_SNMP=gufo needs gufo_snmp: pip install 'wattbroker[fast]'")
+    if wanted == "pysnmp" or not is_installed or address.version == 3:
+        return "pysnmp"
+    return "gufo"
