@@ -1,70 +1,93 @@
-"""Modbus TCP: reads of spans and single writes. The only home of pymodbus.
+"""Modbus units: reads of spans, single writes, and who they say they are.
 
-Many gateways bear one connection, so all units behind one host and port share one
-line with one outstanding request. After a timeout the connection is closed: a late
-answer can then never be taken for the next one. Connecting again is ours (from 0.2 s,
-doubling to 2 s, between failed attempts); pymodbus's own reconnection and its retries
-are off, and a write is sent exactly once.
+A unit is reached over TCP, over RTU on a serial port, or over RTU in a TCP connection;
+the address says which, and nothing here depends on it but one thing: over RTU a read may
+have to make room for another one first, whose answer cannot be taken for a late one
+(`drivers.modbus_order` says why). That other read is a shorter piece of what is wanted
+where there is one, so that it costs nothing. What a late answer is, the line decides
+(`drivers.modbus_line`); here it only counts as no answer.
 
-Translated here, and nowhere else: pymodbus *raises* for a timeout but *returns* an
-object for a refusal, which looks like success to who does not ask.
+A write is sent exactly once, and what acknowledges it must name its address and value.
+A read that the device refuses is split, down to single values; the ranges are remembered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
-
-from pymodbus import FramerType
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusException
-from pymodbus.pdu import ExceptionResponse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from drivers.address import ModbusAddress
 from drivers.codec import registers_of
+from drivers.errors import ProfileError
+from drivers.modbus_frames import (
+    SINGLE_WRITES,
+    Frame,
+    Request,
+    coil_request,
+    identify_request,
+    objects_in,
+    read_request,
+    registers_request,
+    values_in,
+)
+from drivers.modbus_line import Line
+from drivers.modbus_order import Unanswered
+from drivers.modbus_wire import LineSettings
 from drivers.plan import Span
 from drivers.points import Source
 from drivers.reading import Absence, Answer, NoAnswer, Place
-
-BACKOFF_S_MIN = 0.2
-BACKOFF_S_MAX = 2.0
-
-# pymodbus's own deadline; ours is shorter and closes the line.
-NEVER_S = 3600.0
 
 # Modbus Application Protocol 1.1b3, section 7
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value",
                4: "device failure", 5: "acknowledge", 6: "device busy", 8: "memory parity error",
                10: "gateway path unavailable", 11: "gateway target did not respond"}  # fmt: skip
-SPLITTABLE = (2, 3)  # what devices answer to a read over a hole, or a too long one
+NO_SUCH_ADDRESS = 2
+SPLITTABLE = (NO_SUCH_ADDRESS, 3)  # what devices answer to a read over a hole, or a too long one
 UNREACHED = (10, 11)  # the gateway's way to say that nobody answered
 
-# What it logs as errors are answers of the world that we hand on as values.
+# Reads of these lengths may stand in where no piece of the wanted read can. Refused or
+# answered, their answer says where in the order we are. Bits come eight to the byte.
+STAND_IN_REGISTERS = (1, 2, 3, 4)
+STAND_IN_BITS = (1, 9, 17)
+STAND_INS_MAX = 8  # in one fetch; then the unit counts as silent
+
+# Device identification, 6.21: the basic objects 0 to 2, the regular ones 3 to 6.
+BASIC, REGULAR = (1, 0), (2, 3)
+CONFORMS_TO_REGULAR = (0x02, 0x03, 0x82, 0x83)
+PAGES_MAX = 8  # of objects; a device that goes on and on is not believed further
+
+# What pymodbus logs as errors are answers of the world that we hand on as values.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
 class ModbusUnit:
-    """One unit on a line. Nothing is opened before the first `fetch` or `write`."""
+    """One unit on a line. Nothing is opened before the first request.
+
+    ProfileError: another unit on the same line wants it set up differently.
+    """
 
     def __init__(
-        self,
-        address: ModbusAddress,
-        clock: Callable[[], float],
-        *,
-        framing: str = "tcp",
-        pause_s: float = 0.0,
+        self, address: ModbusAddress, clock: Callable[[], float], *, pause_s: float = 0.0
     ) -> None:
         self._unit = address.unit
         self._printed = address.printed
         self._clock = clock
-        self._pause_s = pause_s
-        self._key = (address.host, address.port, framing)
-        self._line: _Line | None = None
+        self.pause_s = pause_s  # between requests, as long as this unit wants
+        self._key = _key_of(address)
+        self._settings = _agreed_settings(self._key, address)
+        self._line: Line | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._refused: set[Span] = set()  # merged reads that this unit does not like
+
+    @property
+    def dropped(self) -> int:
+        """Answers on this unit's line that were late, foreign or damaged, and not used."""
+        return self._line.dropped if self._line is not None else 0
 
     async def fetch(
         self, spans: Iterable[Span], *, timeout_s: float, read_s_max: float
@@ -73,209 +96,206 @@ class ModbusUnit:
         pending = deque(spans)
         answers: dict[Place, Answer] = {}
         deadline_s = self._clock() + read_s_max
+        stand_ins = 0
         while pending:
             span = pending.popleft()
             if span in self._refused:
                 pending.extendleft(reversed(span.halves()))
                 continue
-            if self._clock() >= deadline_s:
-                silence = NoAnswer(Absence.TIMEOUT, "the read took too long")
+            if self._clock() >= deadline_s or stand_ins > STAND_INS_MAX:
+                silence = NoAnswer(Absence.TIMEOUT, f"{self._printed}: the read took too long")
                 return answers | self._nothing((span, *pending), silence)
-            asked_at_s, outcome = await self._ask(_read_call(span, self._unit), timeout_s)
-            taken_at_s = self._clock()
-            if isinstance(outcome, NoAnswer):
-                if outcome.absence is Absence.TIMEOUT:
-                    return answers | self._nothing((span, *pending), outcome)
-                answers |= self._nothing((span,), outcome)
-            elif isinstance(outcome, int):
-                if outcome in SPLITTABLE and span.halves():
-                    self._refused.add(span)
-                    pending.extendleft(reversed(span.halves()))
-                else:
-                    answers |= self._nothing((span,), _refusal(outcome))
-            else:
-                raws = _values(span, outcome)
-                answers |= {k: Answer(v, asked_at_s, taken_at_s) for k, v in raws.items()}
+            choice, asked_at_s, outcome = await self._ask_for(span, timeout_s)
+            pending.extendleft(reversed(choice.left))
+            if choice.piece is None:  # a stand-in: only that it was answered counts
+                stand_ins += 1
+                if isinstance(outcome, NoAnswer):
+                    return answers | self._nothing(pending, outcome)
+                continue
+            if isinstance(outcome, NoAnswer) and outcome.absence is Absence.TIMEOUT:
+                return answers | self._nothing((choice.piece, *pending), outcome)
+            if isinstance(outcome, Frame) and self._must_split(choice.piece, outcome):
+                pending.extendleft(reversed(choice.piece.halves()))
+                continue
+            answers |= self._told(choice, asked_at_s, outcome)
         return answers
 
     async def write(self, target: Source, raw: int | float, *, timeout_s: float) -> NoAnswer | None:
         """Sends one write, once. None: the device accepted it."""
-        _, outcome = await self._ask(_write_call(target, raw, self._unit), timeout_s)
-        if isinstance(outcome, int):
-            return _refusal(outcome)
-        return outcome if isinstance(outcome, NoAnswer) else None
+        request = _write_request(self._unit, target, raw)
+        line = self._joined()
+        if self._settings.framing == "rtu" and request.function in SINGLE_WRITES:
+            await self._learn_echo(line, target, timeout_s)
+        _, outcome = await self._ask(_always(request), timeout_s)
+        if isinstance(outcome, NoAnswer):
+            return outcome
+        return None if outcome.exception is None else _refusal(outcome.exception)
+
+    async def identification(self, *, timeout_s: float) -> dict[int, str] | NoAnswer:
+        """What the device says of itself (function 43/14): 0 vendor, 1 product code,
+        2 revision, and 3 to 6 where it offers them. REFUSED: it does not know how."""
+        found: dict[int, str] = {}
+        conformity = await self._identify(BASIC, found, timeout_s)
+        if isinstance(conformity, NoAnswer):
+            return conformity
+        if conformity in CONFORMS_TO_REGULAR:
+            more: dict[int, str] = {}
+            if not isinstance(await self._identify(REGULAR, more, timeout_s), NoAnswer):
+                found = more | found
+        return found
 
     async def close(self) -> None:
         """Closes the line with its last unit. The unit can be used again after it."""
         line, self._line = self._line, None
-        if line is not None:
-            line.leave(self)
+        if line is not None and self._loop is not None:
+            _leave(self, self._loop, line)
 
-    async def _ask(self, call: _Call, timeout_s: float) -> tuple[float, Any]:
-        """The instant of asking, and the answer, an exception code, or NoAnswer."""
+    # ── one request ──
+
+    async def _ask_for(
+        self, span: Span, timeout_s: float
+    ) -> tuple[_Choice, float, Frame | NoAnswer]:
+        chosen = [_Choice(read_request(self._unit, span.table, span.address, span.count), span)]
+
+        def choose(owed: Unanswered) -> Request:
+            chosen[0] = _choice(self._unit, span, owed)
+            return chosen[0].request
+
+        asked_at_s, outcome = await self._ask(choose, timeout_s)
+        return chosen[0], asked_at_s, outcome
+
+    async def _ask(
+        self, choose: Callable[[Unanswered], Request], timeout_s: float
+    ) -> tuple[float, Frame | NoAnswer]:
+        """The instant of asking, and the answer. What is asked is chosen when the line is
+        free: a late answer may just have changed what can be asked."""
+        line = self._joined()
+        async with line.lock:
+            asked_at_s = self._clock()
+            refused = await line.ready(timeout_s, self.pause_s, self._clock, self._printed)
+            if refused is not None:
+                return asked_at_s, refused
+            request = choose(line.unanswered(self._unit))
+            return await line.exchange(request, timeout_s, self._clock, self._printed)
+
+    def _joined(self) -> Line:
         loop = asyncio.get_running_loop()
-        if self._line is None or self._line.loop is not loop:
-            self._line = _line_of(self._key, loop)
-        self._line.join(self)
-        async with self._line.lock:
-            return await self._line.exchange(
-                call, timeout_s, self._pause_s, self._clock, self._printed
-            )
+        if self._line is None or self._loop is not loop:
+            self._line, self._loop = _join(self, loop), loop
+        return self._line
+
+    async def _learn_echo(self, line: Line, target: Source, timeout_s: float) -> None:
+        """Where the answer looks like the request, it must be known first if the line
+        sends back what it is given; any read shows it."""
+        if line.echoes is None:
+            request = read_request(self._unit, target.table, target.address, 1)
+            await self._ask(_always(request), timeout_s)
+
+    async def _identify(
+        self, level: tuple[int, int], found: dict[int, str], timeout_s: float
+    ) -> int | NoAnswer:
+        """Adds the objects of one level to `found`; how much the device says it offers."""
+        read_code, first = level
+        for _ in range(PAGES_MAX):
+            request = identify_request(self._unit, read_code, first)
+            await self._make_room(request, timeout_s)
+            _, outcome = await self._ask(_always(request), timeout_s)
+            if isinstance(outcome, NoAnswer):
+                return outcome
+            if outcome.exception is not None:
+                return _refusal(outcome.exception)
+            page = objects_in(outcome)
+            if page is None:
+                return NoAnswer(Absence.TYPE, f"{self._printed}: an identification in pieces")
+            found |= page.texts
+            if page.next_object is None or page.next_object <= first:
+                return page.conformity
+            first = page.next_object
+        return NoAnswer(Absence.TYPE, f"{self._printed}: an identification without an end")
+
+    async def _make_room(self, request: Request, timeout_s: float) -> None:
+        if self._joined().unanswered(self._unit).is_owed(request.shape):
+            nowhere = Span("holding", 0, 1, ((0, 1),))
+            await self._ask(lambda owed: _choice(self._unit, nowhere, owed).request, timeout_s)
+
+    # ── what came of it ──
+
+    def _must_split(self, piece: Span, frame: Frame) -> bool:
+        if frame.exception not in SPLITTABLE or not piece.halves():
+            return False
+        self._refused.add(piece)
+        return True
+
+    def _told(
+        self, choice: _Choice, asked_at_s: float, outcome: Frame | NoAnswer
+    ) -> dict[Place, Answer]:
+        piece = choice.piece
+        assert piece is not None
+        if isinstance(outcome, NoAnswer):
+            return self._nothing((piece,), outcome)
+        if outcome.exception == NO_SUCH_ADDRESS:
+            text = f"the device has no {piece.table} {piece.address} (exception 2)"
+            return self._nothing((piece,), NoAnswer(Absence.ABSENT, text))
+        if outcome.exception is not None:
+            return self._nothing((piece,), _refusal(outcome.exception))
+        values = values_in(choice.request, outcome)
+        if values is None:
+            text = f"{self._printed}: an answer that cannot be taken apart"
+            return self._nothing((piece,), NoAnswer(Absence.TYPE, text))
+        taken_at_s = self._clock()
+        return {
+            place: Answer(values[place[1] - piece.address], asked_at_s, taken_at_s)
+            for place in _places(piece)
+        }
 
     def _nothing(self, spans: Iterable[Span], why: NoAnswer) -> dict[Place, Answer]:
         now_s = self._clock()
         return {place: Answer(why, now_s, now_s) for span in spans for place in _places(span)}
 
 
+# ── what to ask ───────────────────────────────────────────────────────────────────
+
+
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """One request: its function code, and how it is sent."""
+class _Choice:
+    """A read to send now: for the values of `piece`, or (None) only for the order; and
+    what is left to be asked."""
 
-    function: int
-    send: Callable[[AsyncModbusTcpClient], Awaitable[Any]]
-
-
-class _Line:
-    """One TCP connection, opened when needed, and the units that share it."""
-
-    def __init__(self, key: tuple[str, int, str], loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.lock = asyncio.Lock()
-        self._key = key
-        self._users: set[ModbusUnit] = set()
-        self._client: AsyncModbusTcpClient | None = None
-        self._backoff_s = 0.0
-        self._closed_until_s = 0.0
-        self._answered_at_s = 0.0
-
-    def join(self, unit: ModbusUnit) -> None:
-        self._users.add(unit)
-
-    def leave(self, unit: ModbusUnit) -> None:
-        self._users.discard(unit)
-        if not self._users:
-            self._hang_up()
-            _lines.pop((self.loop, self._key), None)
-
-    async def exchange(
-        self, call: _Call, timeout_s: float, pause_s: float, clock: Callable[[], float], where: str
-    ) -> tuple[float, Any]:
-        """One request and its answer; the caller holds the lock."""
-        asked_at_s = clock()
-        silence = NoAnswer(Absence.TIMEOUT, f"{where}: no answer within {timeout_s:g} s")
-        try:
-            client = await self._connected(timeout_s, clock)
-            if client is None:
-                text = f"{where}: no connection (refused, unreachable, or in use by another master)"
-                return asked_at_s, NoAnswer(Absence.TIMEOUT, text)
-            if pause_s > 0:
-                await asyncio.sleep(max(0.0, self._answered_at_s + pause_s - clock()))
-            asked_at_s = clock()
-            response = await asyncio.wait_for(call.send(client), timeout_s)
-            self._answered_at_s = clock()
-        except (TimeoutError, ModbusException, OSError):
-            self._hang_up()
-            return asked_at_s, silence
-        except BaseException:
-            # Cancelled in between, or a frame that pymodbus cannot take: whatever
-            # comes next on this connection may belong to this request.
-            self._hang_up()
-            raise
-        if response.function_code & 0x7F != call.function:
-            # pymodbus compares transaction and unit only.
-            self._hang_up()
-            text = f"{where}: asked with function {call.function}, answered with another"
-            return asked_at_s, NoAnswer(Absence.TYPE, text)
-        if isinstance(response, ExceptionResponse):
-            return asked_at_s, response.exception_code
-        if response.isError():
-            return asked_at_s, NoAnswer(Absence.REFUSED, f"{where}: {response}")
-        return asked_at_s, response
-
-    async def _connected(
-        self, timeout_s: float, clock: Callable[[], float]
-    ) -> AsyncModbusTcpClient | None:
-        if self._client is not None and self._client.connected:
-            return self._client
-        self._hang_up()
-        if clock() < self._closed_until_s:
-            return None
-        client = _new_client(self._key)
-        self._client = client
-        try:
-            done = await asyncio.wait_for(client.connect(), timeout_s)
-        except TimeoutError:
-            done = False
-        if done:
-            self._backoff_s = 0.0
-            return client
-        self._hang_up()
-        self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_S_MIN), BACKOFF_S_MAX)
-        self._closed_until_s = clock() + self._backoff_s
-        return None
-
-    def _hang_up(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+    request: Request
+    piece: Span | None
+    left: tuple[Span, ...] = ()
 
 
-# Lines in use, by loop and by host, port and framing.
-_lines: dict[tuple[asyncio.AbstractEventLoop, tuple[str, int, str]], _Line] = {}
+def _choice(unit: int, span: Span, owed: Unanswered) -> _Choice:
+    """`span`, if its answer could be no late one; else the first thing that is so."""
+    wanted = read_request(unit, span.table, span.address, span.count)
+    if not owed.is_owed(wanted.shape):
+        return _Choice(wanted, span)
+    if not owed.is_full:
+        piece, left = span, deque[Span]()
+        while piece.halves():
+            piece, right = piece.halves()
+            left.appendleft(right)
+            request = read_request(unit, span.table, piece.address, piece.count)
+            if not owed.is_owed(request.shape):
+                return _Choice(request, piece, tuple(left))
+        is_bits = span.table in ("coil", "discrete")
+        for count in STAND_IN_BITS if is_bits else STAND_IN_REGISTERS:
+            address = min(span.address, 0x10000 - count)
+            request = read_request(unit, span.table, address, count)
+            if not owed.is_owed(request.shape):
+                return _Choice(request, None, (span,))
+    return _Choice(wanted, None, (span,))
 
 
-def _line_of(key: tuple[str, int, str], loop: asyncio.AbstractEventLoop) -> _Line:
-    for stale in [other for other in _lines if other[0].is_closed()]:
-        del _lines[stale]
-    return _lines.setdefault((loop, key), _Line(key, loop))
+def _always(request: Request) -> Callable[[Unanswered], Request]:
+    return lambda _: request
 
 
-def _new_client(key: tuple[str, int, str]) -> AsyncModbusTcpClient:
-    host, port, framing = key
-    return AsyncModbusTcpClient(
-        host,
-        port=port,
-        framer=FramerType.RTU if framing == "rtu" else FramerType.SOCKET,
-        name=f"{host}:{port}",
-        reconnect_delay=0,
-        timeout=NEVER_S,
-        retries=0,
-    )
-
-
-def _read_call(span: Span, unit: int) -> _Call:
-    def send(client: AsyncModbusTcpClient) -> Awaitable[Any]:
-        read = {
-            "coil": client.read_coils,
-            "discrete": client.read_discrete_inputs,
-            "holding": client.read_holding_registers,
-            "input": client.read_input_registers,
-        }[span.table]
-        return read(span.address, count=span.count, device_id=unit)
-
-    return _Call({"coil": 1, "discrete": 2, "holding": 3, "input": 4}[span.table], send)
-
-
-def _write_call(target: Source, raw: int | float, unit: int) -> _Call:
+def _write_request(unit: int, target: Source, raw: int | float) -> Request:
     if target.table == "coil":
-        return _Call(5, lambda client: client.write_coil(target.address, bool(raw), device_id=unit))
-    registers = registers_of(target, raw)
-    if len(registers) == 1:
-        return _Call(
-            6, lambda client: client.write_register(target.address, registers[0], device_id=unit)
-        )
-    return _Call(
-        16, lambda client: client.write_registers(target.address, registers, device_id=unit)
-    )
-
-
-def _values(span: Span, response: Any) -> dict[Place, int | NoAnswer]:
-    is_bits = span.table in ("coil", "discrete")
-    raws = list(response.bits[: span.count] if is_bits else response.registers)
-    if len(raws) != span.count:
-        text = f"{span.count} registers asked, {len(raws)} answered"
-        return dict.fromkeys(_places(span), NoAnswer(Absence.TYPE, text))
-    return {place: int(raws[place[1] - span.address]) for place in _places(span)}
+        return coil_request(unit, target.address, bool(raw))
+    return registers_request(unit, target.address, registers_of(target, raw))
 
 
 def _places(span: Span) -> list[tuple[str, int]]:
@@ -285,3 +305,72 @@ def _places(span: Span) -> list[tuple[str, int]]:
 def _refusal(code: int) -> NoAnswer:
     text = f"exception {code}, {_EXCEPTIONS.get(code, 'unknown')}"
     return NoAnswer(Absence.TIMEOUT if code in UNREACHED else Absence.REFUSED, text)
+
+
+# ── lines ─────────────────────────────────────────────────────────────────────────
+
+_Key = tuple[str, int] | str  # host and port, or the path of a serial port
+
+# Lines in use and their units, by event loop.
+_lines: dict[tuple[asyncio.AbstractEventLoop, _Key], tuple[Line, set[ModbusUnit]]] = {}
+
+# How each line is set up, as long as there is a unit that wants it so.
+_settings: WeakValueDictionary[_Key, LineSettings] = WeakValueDictionary()
+
+# What each line still owes; longer than the line is open.
+_debts: dict[_Key, dict[int, Unanswered]] = {}
+
+
+def _key_of(address: ModbusAddress) -> _Key:
+    # /dev/serial/by-id/… is a link: two names of one port.
+    return os.path.realpath(address.path) if address.path else (address.host, address.port)
+
+
+def _agreed_settings(key: _Key, address: ModbusAddress) -> LineSettings:
+    wanted = LineSettings(framing="tcp" if address.transport == "tcp" else "rtu")
+    if address.path:
+        wanted = replace(
+            wanted,
+            path=address.path,
+            baud=address.baud,
+            parity=address.parity,
+            stop_bits=address.stop_bits,
+            data_bits=address.data_bits,
+        )
+    else:
+        wanted = replace(wanted, host=address.host, port=address.port)
+    known = _settings.setdefault(key, wanted)
+    if known != replace(wanted, path=known.path):
+        raise ProfileError(
+            f"{address.printed}: the same line is already used as {_described(known)};"
+            " all units of one line are set up alike"
+        )
+    return known
+
+
+def _described(settings: LineSettings) -> str:
+    if settings.path:
+        bits = f"{settings.data_bits}{settings.parity}{settings.stop_bits}"
+        return f"{settings.path} with {settings.baud} baud, {bits}"
+    return "modbus+rtutcp://" if settings.framing == "rtu" else "modbus://"
+
+
+def _join(unit: ModbusUnit, loop: asyncio.AbstractEventLoop) -> Line:
+    for stale in [other for other in _lines if other[0].is_closed()]:
+        del _lines[stale]
+    key = unit._key
+    if (loop, key) not in _lines:
+        _lines[loop, key] = (Line(unit._settings, _debts.setdefault(key, {})), set())
+    line, units = _lines[loop, key]
+    units.add(unit)
+    return line
+
+
+def _leave(unit: ModbusUnit, loop: asyncio.AbstractEventLoop, line: Line) -> None:
+    _, units = _lines.get((loop, unit._key), (line, set()))
+    units.discard(unit)
+    if not units:
+        line.hang_up()
+        _lines.pop((loop, unit._key), None)
+        if not line.owes:
+            _debts.pop(unit._key, None)

@@ -1,4 +1,4 @@
-"""Modbus TCP units for tests, on pymodbus's server, and a port with worse manners."""
+"""Modbus units for tests, on pymodbus's server, and a port with worse manners."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from pymodbus import FramerType, ModbusDeviceIdentification
 from pymodbus.constants import ExcCodes
 from pymodbus.pdu import ModbusPDU
 from pymodbus.server import ModbusTcpServer
@@ -52,7 +53,12 @@ class Unit:
 
 
 @contextlib.asynccontextmanager
-async def serving(*units: Unit, port: int = 0) -> AsyncIterator[int]:
+async def serving(
+    *units: Unit,
+    port: int = 0,
+    framer: FramerType = FramerType.SOCKET,
+    identity: ModbusDeviceIdentification | None = None,
+) -> AsyncIterator[int]:
     """Serves the units on loopback; the port it found."""
 
     def bits(unit: Unit, table: str) -> list[SimData]:
@@ -76,7 +82,9 @@ async def serving(*units: Unit, port: int = 0) -> AsyncIterator[int]:
                 unit.heard.append((pdu.function_code, pdu.address, pdu.count))
         return pdu
 
-    server = ModbusTcpServer(devices, address=("127.0.0.1", port), trace_pdu=hear)
+    server = ModbusTcpServer(
+        devices, address=("127.0.0.1", port), framer=framer, identity=identity, trace_pdu=hear
+    )
     await server.serve_forever(background=True)
     try:
         yield server.transport.sockets[0].getsockname()[1]

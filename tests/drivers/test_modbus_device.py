@@ -120,7 +120,7 @@ def test_a_modbus_device_cannot_be_recognised() -> None:
     async def use(device: Device) -> Profile:
         return await device.recognise([meter()])
 
-    with pytest.raises(ProfileError, match="name a profile"):
+    with pytest.raises(ProfileError, match="name its profile"):
         with_device(meter_unit(), meter(), use)
 
 
@@ -155,7 +155,7 @@ def test_a_register_that_the_device_lacks_does_not_take_the_others_along() -> No
     unit = meter_unit()
     del unit.tables["holding"][4]
     found = with_device(unit, meter(), lambda device: device.read(list(VOLTAGES)))
-    assert shown(found) == VOLTAGES | {"input.L3.voltage": Absence.REFUSED}
+    assert shown(found) == VOLTAGES | {"input.L3.voltage": Absence.ABSENT}
 
 
 def test_a_limit_is_written_once_rounded_down_and_read_back() -> None:
