@@ -3,7 +3,8 @@
 A device is asked one thing at a time. Commands go before polls; a lowering command
 drops the raises that still wait, and says so, so that nothing that was overtaken is
 written later. What the device answered, or did not, goes into the controller's inbox.
-Which points are missing is told to the log when it changes, not at every poll.
+Which points are missing is told to the log when it changes, not at every poll. Now and
+then, when nothing else waits, it is asked for more, to see whether it can be believed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import Callable, Sequence
 from broker.effects import Event, Level, event
 from drivers.device import Device
 from drivers.errors import DeviceError, ProfileError
-from drivers.profile import Profile
+from drivers.profile import Candidate
 from drivers.reading import Absence, Missing, Snapshot
 from firmware_py.controller import DeviceRead
 from firmware_py.limiter import Command, CommandDone
+from firmware_py.survey import Survey, only_one_member
 
 COMMANDS_WAITING_MAX = 256  # above it the oldest is reported as never sent
 NAMES_SHOWN_MAX = 3  # of missing points, in one line of the log
@@ -34,7 +36,7 @@ class Poller:
         names: Sequence[str],
         *,
         poll_s: float,
-        candidates: Callable[[], Sequence[Profile]],
+        candidates: Callable[[], Sequence[Candidate]],
         clock: Callable[[], float],
         put: Callable[[DeviceRead | CommandDone], None],
         say: Callable[[Event], None],
@@ -51,6 +53,8 @@ class Poller:
         self._commands: deque[Command] = deque()
         self._called = asyncio.Event()
         self._poll_at_s = clock()
+        self._survey = Survey(name)
+        self._knows_members = False
 
     def submit(self, command: Command) -> None:
         """Queue a command; a lowering one overtakes and drops the raises that wait."""
@@ -75,7 +79,7 @@ class Poller:
             elif self._clock() >= self._poll_at_s:
                 self._poll_at_s = self._clock() + self._poll_s
                 await self.poll()
-            else:
+            elif not await self._look_closer():
                 await self._pause()
 
     async def poll(self) -> None:
@@ -83,6 +87,30 @@ class Poller:
         if self._device.profile is None and not await self._recognise():
             return
         self._tell(await self._device.read(self._names))
+
+    async def _look_closer(self) -> bool:
+        """A little of what shows whether the device can be believed; False if not now."""
+        profile = self._device.profile
+        if profile is None or self._missing:
+            return False  # it has troubles enough
+        if not self._knows_members:
+            await self._count_members()
+        names = self._survey.names_to_ask(profile, self._clock())
+        if not names:
+            return False
+        for told in self._survey.see(await self._device.read(names)):
+            self._say(told)
+        return True
+
+    async def _count_members(self) -> None:
+        if not self._device.member:
+            try:
+                members = await self._device.members()
+            except DeviceError:
+                return
+            if len(members) > 1:
+                self._say(only_one_member(self.name, members, self._device.url))
+        self._knows_members = True
 
     async def _execute(self, command: Command) -> None:
         executed = await self._device.execute(command.name, command.value)

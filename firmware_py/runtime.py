@@ -53,7 +53,7 @@ from broker.node import ClockRead, Identity
 from broker.topics import Kind, Topic
 from drivers.device import open_device
 from drivers.errors import ProfileError
-from drivers.profile import Profile, load_profile, profile_names
+from drivers.profile import Candidate, candidates, load_profile
 from drivers.secret import Secret as DeviceSecret
 from firmware_py import clock
 from firmware_py.controller import Controller, ControllerEffect, Execute, Fact, PollNow
@@ -407,8 +407,8 @@ class Runtime:
     def _folders(self) -> tuple[Path, ...]:
         return (self._site.profiles,) if self._site.profiles else ()
 
-    def _candidates(self) -> list[Profile]:
-        return [load_profile(name, self._folders) for name in profile_names(self._folders)]
+    def _candidates(self) -> list[Candidate]:
+        return candidates(self._folders)
 
     def _poller_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -166,6 +166,7 @@ def _facts(profile: Profile) -> ProfileFacts:
         points={point.name: point.unit for point in profile.points},
         commands=frozenset(command.name for command in profile.commands),
         commandable=profile.status != "untested",
+        members=profile.members,
         effect_delay_s=profile.limits.effect_delay_ms_max / 1000,
         poll_s_min=profile.limits.poll_interval_ms_min / 1000,
     )

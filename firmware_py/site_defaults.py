@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from drivers.resolve import Members
 from firmware_py.site_keys import (
     ActuatorTable,
     BreakerTable,
@@ -61,6 +62,7 @@ class ProfileFacts:
     points: Mapping[str, str]  # name to unit
     commands: frozenset[str]
     commandable: bool  # False: read only, because nobody has tested it
+    members: Members | None  # how it names the PDUs behind one agent
     effect_delay_s: float
     poll_s_min: float
 

@@ -210,6 +210,14 @@ def _check_url(
             f"{facts.name} is a profile for {facts.protocol}, the url is one for {protocol};"
             " change one of them",
         )
+    if facts is not None and isinstance(address, SnmpAddress) and address.member:
+        if facts.members is None:
+            faults.add(
+                (*path, "url"), f"profile {facts.name} knows of one PDU only; leave out what"
+                " stands behind the host"
+            )  # fmt: skip
+        elif facts.members.named(address.member) is None:
+            faults.add((*path, "url"), "what stands behind the host is not the number of a PDU")
     if not isinstance(device.community_file, str):
         return
     if not isinstance(address, SnmpAddress) or address.version == 3:

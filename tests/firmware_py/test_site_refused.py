@@ -90,8 +90,8 @@ def test_ten_faults_are_reported_at_once_with_place_and_remedy(tmp_path: Path) -
         'ten.toml:26: rack[0] "r1".floor_w: 900 W is none of the steps that the outlets add up to'
         " (300, 1000, 1450); the nearest are 300 and 1000",
         'ten.toml:30: rack[0] "r1".device[0] "pdu".url: snpm://192.0.2.21: not a device URL;'
-        " expected one of snmp://, snmp1://, snmp3://, modbus://, for example"
-        " snmp://public@192.0.2.21 or modbus://192.0.2.31:502/1",
+        " expected one of snmp://, snmp1://, snmp3://, modbus://, modbus+rtutcp://,"
+        " modbus+rtu://, for example snmp://public@192.0.2.21 or modbus://192.0.2.31:502/1",
         'ten.toml:36: rack[0] "r1".actuator.settle_s: 2 s is shorter than the 4 s within which'
         " profile test-pdu takes effect; give more, or leave it out",
         'ten.toml:45: rack[1] "r2".rank: rank 10 is already that of rack[0]; give each its own',
@@ -117,6 +117,9 @@ REFUSED: dict[str, Row] = {
     "unknown key in an inline table": ([("peak_w = 450", "peak_w = 450, peek = 1")],
         f"{R1}.actuator.outlets[1].peek", "did you mean peak_w?"),
     "key that is no bare word": ([("[timing]", '[timing]\n"a b" = 1')], 'timing."a b"', "unknown"),
+    "one PDU of a chain, where there is none": (
+        [("snmp://geheim@192.0.2.21", "snmp://geheim@192.0.2.21/2")],
+        f"{PDU}.url", "profile test-pdu knows of one PDU only"),
     # words of the design that this version does not have
     "open roster": ([("schema = 1", 'schema = 1\nroster = "open"')], "roster",
         NOT_YET + 'list every rack and write roster = "static"'),
