@@ -37,6 +37,7 @@ sim: $(STAMP)-test
 bench: $(STAMP)-test packages
 	$(BIN)/python benchmarks/controller.py
 	$(BIN)/python benchmarks/wire.py
+	$(BIN)/python benchmarks/devices.py
 
 wheels: $(STAMP)-test
 	$(BIN)/python deploy/check_wheels.py

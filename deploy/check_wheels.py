@@ -36,7 +36,7 @@ def resolve(requirements: list[str], python: str) -> str:
 
 def main() -> int:
     failed = False
-    for extra in (None, "demo"):
+    for extra in (None, "demo", "fast", "privacy"):
         for python in PYTHONS:
             complaint = resolve(wanted(extra), python)
             name = f"wattbroker[{extra}]" if extra else "wattbroker"

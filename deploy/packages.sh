@@ -7,6 +7,8 @@ missing=""
 command -v mosquitto >/dev/null || missing="$missing mosquitto"
 command -v mosquitto_sub >/dev/null || missing="$missing mosquitto-clients"
 command -v snmpget >/dev/null || missing="$missing snmp"
+command -v snmpd >/dev/null || missing="$missing snmpd"
+command -v socat >/dev/null || missing="$missing socat"
 command -v openssl >/dev/null || missing="$missing openssl"
 [ -n "$missing" ] || exit 0
 
