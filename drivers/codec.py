@@ -23,6 +23,8 @@ TEXT_LENGTH_MAX = 255  # SNMPv2-TC DisplayString; more is no name but a fault
 DIGITS_MAX = 9
 EXPONENT_MAX = 10  # of a SunSpec scale factor
 
+_NORMAL_MIN = {"float32": 2.0**-126, "float64": 2.0**-1022}  # IEEE 754; below: subnormal
+
 NOTHING_FOUND: Mapping[str, Reading | Missing] = {}
 
 _DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})")
@@ -46,7 +48,7 @@ def decode(
 
     Only sources that were asked count; where the first ones are absent and a later one
     was not asked yet, the point is absent so far. `found` holds the points that others
-    are derived from, `rounds` says how often a counter has wrapped.
+    are derived from, `rounds` says how often the counter in the first place has wrapped.
     """
     first: Missing | None = None
     for source in point.sources:
@@ -60,7 +62,7 @@ def decode(
         elif any(place not in answers for place in source.places):
             break
         else:
-            told = _read(point, source, answers, rounds)
+            told = _read(point, source, answers, rounds if source is point.sources[0] else 0)
         if isinstance(told, Reading) or told.absence is not Absence.ABSENT:
             return told
         first = first or told
@@ -74,13 +76,13 @@ def raw_count(source: Source, answers: Mapping[Place, Answer]) -> int | None:
     raws = [answers[place].raw for place in source.own_places]
     number = _from_registers(source, raws) if source.table else _from_varbind(source, raws[0])
     is_count = isinstance(number, int) and number >= 0 and number not in source.absent
-    return number if is_count and not _not_there(source, answers) else None  # type: ignore[return-value]
+    return number if is_count and not not_there(source, answers) else None  # type: ignore[return-value]
 
 
 def _read(
     point: Point, source: Source, answers: Mapping[Place, Answer], rounds: int
 ) -> Reading | Missing:
-    value = _not_there(source, answers) or _value(source, answers, rounds)
+    value = not_there(source, answers) or _value(source, answers, rounds)
     if isinstance(value, NoAnswer):
         return Missing(point.name, value.absence, value.detail)
     told = [answers[place] for place in source.places]
@@ -137,14 +139,18 @@ def _rounded(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def _not_there(source: Source, answers: Mapping[Place, Answer]) -> NoAnswer | None:
+def not_there(source: Source, answers: Mapping[Place, Answer]) -> NoAnswer | None:
     """Why the conditions of the source forbid to believe it, if they do."""
     for condition in source.conditions:
         raw = answers[condition.place].raw
         if isinstance(raw, NoAnswer):
+            if raw.absence is Absence.ABSENT and condition.must and not condition.lasting:
+                return NoAnswer(Absence.INCOMPLETE, f"{_shown(condition.place)} does not answer")
             if condition.must or raw.absence is not Absence.ABSENT:
                 return raw
         elif any(same(raw, meant) for meant in condition.raws) != condition.must:
+            if not condition.lasting:
+                return NoAnswer(Absence.INCOMPLETE, f"not valid now: {_shown(condition.place)}")
             return NoAnswer(Absence.ABSENT, f"the device says so at {_shown(condition.place)}")
     return None
 
@@ -163,6 +169,8 @@ def _value(source: Source, answers: Mapping[Place, Answer], rounds: int) -> floa
         return number
     if number in source.absent:
         return NoAnswer(Absence.ABSENT, f"the device says {number!r}: not supported")
+    if number in source.not_now:
+        return NoAnswer(Absence.INCOMPLETE, f"the device says {number!r}: no value now")
     if source.words:
         return _word(source, number)
     if isinstance(number, str):
@@ -259,7 +267,7 @@ def _from_varbind(source: Source, raw: Raw | NoAnswer) -> int | float | str | No
 
 def _decimal(source: Source, text: str) -> float | str | NoAnswer:
     """The number that is written in `text`; the text itself where it means absent."""
-    if text in source.absent:
+    if text in source.absent or text in source.not_now:
         return text
     number, _, rest = text.partition(" ")
     if source.suffix and not rest and number.endswith(source.suffix):
@@ -304,6 +312,10 @@ def _from_registers(source: Source, raws: Sequence[Raw | NoAnswer]) -> int | flo
         return NoAnswer(Absence.ABSENT, "the device says NaN")
     if math.isinf(number):
         return NoAnswer(Absence.RANGE, "infinite")
+    smallest = _NORMAL_MIN.get(source.type, 0.0)
+    if 0 < abs(number) < smallest:
+        # A marker of integers (0x8000 0x8000) where a float belongs; no measurement is.
+        return NoAnswer(Absence.ABSENT, f"{number:g} is no measurement")
     return _shortest(number, payload) if source.type == "float32" else number
 
 

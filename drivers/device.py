@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from drivers.address import ModbusAddress, SnmpAddress, parse_url
-from drivers.codec import decode, encode, raw_count
+from drivers.codec import decode, encode, not_there, raw_count
 from drivers.counter import Counter
 from drivers.errors import DeviceError, ProfileError
 from drivers.modbus import ModbusUnit
@@ -49,14 +49,16 @@ def open_device(
     *,
     clock: Callable[[], float],
     community: Secret | None = None,
+    settle_s: float = 0.0,
 ) -> Device:
     """The device at `url`. No I/O: it need not be there.
 
-    `clock` gives monotonic seconds; `community` replaces the one in the URL.
+    `clock` gives monotonic seconds; `community` replaces the one in the URL. For so long
+    as `settle_s` after the first value a sum is not believed without all its rows.
     ProfileError: the URL or the profile cannot be used.
     """
     address = parse_url(url, os.environ, community)
-    device = Device(address, profile, clock)
+    device = Device(address, profile, clock, settle_s)
     if profile is not None:
         device.check_profile(profile)
     return device
@@ -70,10 +72,12 @@ class Device:
         address: SnmpAddress | ModbusAddress,
         profile: Profile | None,
         clock: Callable[[], float],
+        settle_s: float = 0.0,
     ) -> None:
         self.url = address.printed
         self._profile = profile
         self._clock = clock
+        self._settle_s = settle_s
         self._agent: SnmpAgent | None = None
         self._unit: ModbusUnit | None = None
         self._asked_member = ""
@@ -84,9 +88,10 @@ class Device:
         else:
             self._unit = ModbusUnit(address, clock, pause_s=_pause_s(profile))
         self._spot: Spot | None = None
-        # What readings leave behind.
+        # What readings leave behind: wrapped counters, and which place of a point had it.
         self._counters: dict[str, Counter] = {}
-        self._rows_seen: set[str] = set()
+        self._had: dict[str, int] = {}
+        self._heard_at_s: float | None = None
 
     @property
     def member(self) -> str:
@@ -102,7 +107,8 @@ class Device:
         if profile is not self._profile:
             self._spot = None
             self._counters.clear()
-            self._rows_seen.clear()
+            self._had.clear()
+            self._heard_at_s = None
         self._profile = profile
         if self._unit is not None:
             self._unit.pause_s = _pause_s(profile)
@@ -140,10 +146,14 @@ class Device:
         points = profile.points if names is None else [self._point(name) for name in names]
         asked_at_s = self._clock()
         try:
-            found = await self._read(profile, points)
+            found = await self._read(profile, points, self._until_s(profile))
         except DeviceError as error:
             found = {p.name: Missing(p.name, error.absence, str(error)) for p in points}
         return Snapshot(asked_at_s, self._clock(), {p.name: found[p.name] for p in points})
+
+    def _until_s(self, profile: Profile) -> float:
+        """When a read or a command that begins now must have had its answers."""
+        return self._clock() + profile.limits.read_ms_max / 1000
 
     def places_of(self, name: str) -> tuple[Place, ...]:
         """Where the point is read, as far as it was looked up: every place of its own."""
@@ -152,42 +162,69 @@ class Device:
         return tuple(place for source in sources for place in source.own_places)
 
     async def _read(
-        self, profile: Profile, points: Iterable[Point]
+        self, profile: Profile, points: Sequence[Point], until_s: float
     ) -> dict[str, Reading | Missing]:
-        """Every one of `points`, and what they are calculated from."""
+        """Every one of `points`, and what they are calculated from.
+
+        If a row is not where it was, it is looked up anew and all is read again, once.
+        """
         found: dict[str, Reading | Missing] = {}
-        await self._find(profile, points, found)
+        if await self._find(profile, points, found, until_s):
+            found = {}
+            await self._find(profile, points, found, until_s)
         return found
 
     async def _find(
-        self, profile: Profile, points: Iterable[Point], found: dict[str, Reading | Missing]
-    ) -> None:
-        """Fills `found`. Asks the first place of every point, then the next one of those
-        that lack it; what is calculated comes last in a point, and when its parts are known.
+        self,
+        profile: Profile,
+        points: Iterable[Point],
+        found: dict[str, Reading | Missing],
+        until_s: float,
+    ) -> bool:
+        """Fills `found`; True if something is no longer where it was.
+
+        Asks the first place of every point, then the next one of those that lack it; what
+        is calculated comes last in a point, and when its parts are known.
         """
         wanted = self._with_parts(points, found)
         calculated = [point for point in wanted if isinstance(point.sources[0], Derived)]
         asked = [point for point in wanted if isinstance(point.sources[0], Source)]
-        asked = pending = await self._looked_up().points(asked)
+        asked = pending = await self._looked_up().points(asked, until_s)
         answers: dict[Place, Answer] = {}
         depth = 0
         while pending:
             here = [point.sources[depth] for point in pending]
             sources = [s for s in here if isinstance(s, Source) and s.nothing is None]
-            answers |= await self._fetch(profile, sources)
-            found |= {point.name: self._decode(point, answers, found) for point in pending}
+            answers |= await self._fetch(profile, sources, until_s)
+            for point in pending:
+                found[point.name] = self._kept(point, depth, self._decode(point, answers, found))
             depth += 1
             lacking = [p for p in pending if len(p.sources) > depth and _lacks(found[p.name])]
             pending = [p for p in lacking if isinstance(p.sources[depth], Source)]
             calculated += [p for p in lacking if isinstance(p.sources[depth], Derived)]
-        self._looked_up().note(asked, answers)
+        has_moved = self._looked_up().has_moved((s for p in asked for s in p.sources), answers)
         for point in calculated:
             last = point.sources[-1]
             assert isinstance(last, Derived)
             parts = [profile.point(name) for name in last.names if name not in found]
             if parts:
-                await self._find(profile, parts, found)
-            found[point.name] = self._calculate(point, last, answers, found)
+                has_moved |= await self._find(profile, parts, found, until_s)
+            told = self._calculated(point, last, answers, found)
+            found[point.name] = self._kept(point, len(point.sources) - 1, told)
+        return has_moved
+
+    def _kept(self, point: Point, depth: int, told: Reading | Missing) -> Reading | Missing:
+        """`told`, unless the point had its number in a better place before: that is gone for
+        a while only, and what stands in for it may be less than the whole. A setting may
+        rightly go: a limit that was taken away is absent."""
+        if not point.unit or point.name in self._known_profile().settings:
+            return told
+        if isinstance(told, Reading):
+            self._heard_at_s = self._heard_at_s or told.taken_at_s
+            self._had[point.name] = min(depth, self._had.get(point.name, depth))
+        elif _lacks(told) and self._had.get(point.name, len(point.sources)) <= depth:
+            return Missing(point.name, Absence.INCOMPLETE, f"it was there before: {told.detail}")
+        return told
 
     def _with_parts(
         self, points: Iterable[Point], found: Mapping[str, Reading | Missing]
@@ -224,28 +261,31 @@ class Device:
         rounds = self._counters[point.name].rounds if point.name in self._counters else 0
         return decode(point, answers, found, rounds)
 
-    def _calculate(
+    def _calculated(
         self,
         point: Point,
         derived: Derived,
         answers: Mapping[Place, Answer],
         found: Mapping[str, Reading | Missing],
     ) -> Reading | Missing:
-        """A sum is only as good as its rows: one that was there before may not be left out."""
-        parts = {name: found[name] for name in derived.names}
-        if derived.kind == "sum":
-            self._rows_seen |= {name for name, told in parts.items() if isinstance(told, Reading)}
-            for name in self._rows_seen & set(parts):
-                if _lacks(parts[name]):
-                    parts[name] = Missing(name, Absence.INCOMPLETE, "it was there before")
-        return decode(point, answers, parts)
+        """A device that has just started may not show all its rows yet: a sum that lacks some
+        is believed only when they have stayed away for `settle_s`."""
+        told = decode(point, answers, found)
+        if derived.kind == "sum" and isinstance(told, Reading):
+            heard_at_s = told.taken_at_s if self._heard_at_s is None else self._heard_at_s
+            away = [name for name in derived.names if _lacks(found[name])]
+            if away and told.taken_at_s - heard_at_s < self._settle_s:
+                text = f"{away[0]} may still come: wait {self._settle_s:g} s"
+                return Missing(point.name, Absence.INCOMPLETE, text)
+        return told
 
     async def members(self) -> list[str]:
         """The names of the PDUs behind this agent; empty if the profile knows of none.
 
         DeviceError if the agent does not answer.
         """
-        return [member.name for member in await self._looked_up().members()]
+        until_s = self._until_s(self._known_profile())
+        return [member.name for member in await self._looked_up().members(until_s)]
 
     def _looked_up(self) -> Spot:
         """What the device says about the places that its profile leaves open."""
@@ -287,12 +327,16 @@ class Device:
         if profile.status == "untested":
             text = f"profile {profile.name} is untested: it can be read, never commanded"
             return NoAnswer(Absence.REFUSED, text)
+        until_s = self._until_s(profile)
         try:
-            filled = await self._looked_up().command(command)
-            factors = [t for t in filled.targets if t.scale_factor is not None and not t.nothing]
-            answers = await self._fetch(profile, factors)
+            proven = await self._proven(profile, command, until_s)
+            if proven is None:  # rows have moved: looked up anew, and asked again
+                proven = await self._proven(profile, command, until_s)
         except DeviceError as error:
             return NoAnswer(error.absence, str(error))
+        if proven is None:
+            return NoAnswer(Absence.REFUSED, "its place is not where it was; nothing was written")
+        filled, answers = proven
         main = encode(filled, value, answers)
         if isinstance(main, NoAnswer):
             return main
@@ -306,6 +350,22 @@ class Device:
                 return target.nothing
         return writes
 
+    async def _proven(
+        self, profile: Profile, command: CommandSpec, until_s: float
+    ) -> tuple[CommandSpec, dict[Place, Answer]] | None:
+        """The command filled in, and what it needs to know; None if a place has moved."""
+        filled = await self._looked_up().command(command, until_s)
+        writes = (*filled.before, *filled.after)
+        targets = [*filled.targets, *(write.target for write in writes)]
+        there = [target for target in targets if target.nothing is None]
+        beside = [source for target in there for source in _beside(target)]
+        answers = await self._fetch(profile, beside, until_s)
+        for target in there:
+            if not_there(target, answers) is not None:
+                self._looked_up().forget()
+                return None
+        return filled, answers
+
     async def _write(self, profile: Profile, target: Source, raw: int | float) -> NoAnswer | None:
         timeout_s = profile.limits.timeout_ms / 1000
         if self._agent is not None:
@@ -318,7 +378,7 @@ class Device:
             return None
         point = profile.point(command.confirm_point)
         try:
-            return (await self._read(profile, [point]))[point.name]
+            return (await self._read(profile, [point], self._until_s(profile)))[point.name]
         except DeviceError as error:
             return Missing(point.name, error.absence, str(error))
 
@@ -333,9 +393,10 @@ class Device:
         told = (*profile.model_from, *profile.serial_from)
         texts: dict[TextSource, object] = {}
         if told:
-            sources = {text: await self._looked_up().source(text.source) for text in told}
+            until_s = self._until_s(profile)
+            sources = {text: await self._looked_up().source(text.source, until_s) for text in told}
             places = [source for source in sources.values() if source.nothing is None]
-            answers = await self._fetch(profile, places)
+            answers = await self._fetch(profile, places, until_s)
             _require_an_answer(answers)
             for text, source in sources.items():
                 found = decode(Point("identity.text", "", 0, 0, (source,)), answers)
@@ -370,19 +431,21 @@ class Device:
 
     # ── inside ──
 
-    async def _fetch(self, profile: Profile, sources: Sequence[Source]) -> dict[Place, Answer]:
-        limits = profile.limits
+    async def _fetch(
+        self, profile: Profile, sources: Sequence[Source], until_s: float
+    ) -> dict[Place, Answer]:
+        limits, left_s = profile.limits, until_s - self._clock()
         if not sources:
             return {}
         if self._agent is not None:
             oids = dict.fromkeys(str(place) for source in sources for place in source.places)
-            return await self._agent.fetch(list(oids), temper=temper_of(profile))
+            return await self._agent.fetch(list(oids), temper=temper_of(profile, left_s))
         assert self._unit is not None
         spans: list[Span] = plan_registers(
             sources, limits.registers_per_read_max, limits.registers_gap_max
         )
         return await self._unit.fetch(
-            spans, timeout_s=limits.timeout_ms / 1000, read_s_max=limits.read_ms_max / 1000
+            spans, timeout_s=limits.timeout_ms / 1000, read_s_max=max(0.0, left_s)
         )
 
     def _known_profile(self) -> Profile:
@@ -403,6 +466,19 @@ class Device:
         except KeyError:
             text = f"{self.url}: profile {self._known_profile().name} has no command {name}"
             raise ProfileError(text) from None
+
+
+def _beside(target: Source) -> list[Source]:
+    """What must be read before a target is written: its proofs and its scale factor."""
+    beside = [
+        Source("int32", place)
+        if isinstance(place, str)
+        else Source("uint16", table=place[0], address=place[1])
+        for place in (condition.place for condition in target.conditions)
+    ]
+    if target.scale_factor is not None:
+        beside.append(Source("uint16", table=target.table, address=target.scale_factor))
+    return beside
 
 
 def _pause_s(profile: Profile | None) -> float:

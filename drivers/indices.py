@@ -101,6 +101,7 @@ def filled_source(source: Source, filled: Filled, address_step: int) -> Source:
             _fill(c.place, filled) if isinstance(c.place, str) else c.place,
             tuple(_fill_value(raw, filled) for raw in c.raws),
             c.must,
+            c.lasting,
         )
         for c in source.conditions
     )

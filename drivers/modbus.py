@@ -46,8 +46,7 @@ from drivers.reading import Absence, Answer, NoAnswer, Place
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value",
                4: "device failure", 5: "acknowledge", 6: "device busy", 8: "memory parity error",
                10: "gateway path unavailable", 11: "gateway target did not respond"}  # fmt: skip
-NO_SUCH_ADDRESS = 2
-SPLITTABLE = (NO_SUCH_ADDRESS, 3)  # what devices answer to a read over a hole, or a too long one
+SPLITTABLE = (2, 3)  # what devices answer to a read over a hole, or a too long one
 UNREACHED = (10, 11)  # the gateway's way to say that nobody answered
 
 # Reads of these lengths may stand in where no piece of the wanted read can. Refused or
@@ -233,9 +232,6 @@ class ModbusUnit:
         assert piece is not None
         if isinstance(outcome, NoAnswer):
             return self._nothing((piece,), outcome)
-        if outcome.exception == NO_SUCH_ADDRESS:
-            text = f"the device has no {piece.table} {piece.address} (exception 2)"
-            return self._nothing((piece,), NoAnswer(Absence.ABSENT, text))
         if outcome.exception is not None:
             return self._nothing((piece,), _refusal(outcome.exception))
         values = values_in(choice.request, outcome)

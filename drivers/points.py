@@ -30,11 +30,16 @@ UNIT_OF_NAME = {"realpower": "W", "power": "VA", "reactivepower": "var", "energy
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The raw value at `place` must be (or, with `must` false, must not be) among `raws`."""
+    """The raw value at `place` must be (or, with `must` false, must not be) among `raws`.
+
+    Where it does not hold the point is absent; with `lasting` false it is there, but has
+    no value now, and a sum cannot do without it.
+    """
 
     place: Place
     raws: tuple[int | str, ...]
     must: bool
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Source:
     byte_order: str = "big"
     scale: float = 1.0
     absent: tuple[int | float | str, ...] = ()
+    not_now: tuple[int | float | str, ...] = ()
     words: tuple[tuple[int | str, str], ...] = ()
     suffix: str = ""
     item: int = 0

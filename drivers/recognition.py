@@ -52,11 +52,11 @@ async def recognise_agent(agent: SnmpAgent, url: str, profiles: Iterable[M]) -> 
     objects = [oid for _, m in likely for oid in (*m.present, *m.positive, *m.lacking)]
     answers: dict[str, Raw | NoAnswer] = {}
     if objects:
-        answers |= _told(await agent.fetch(list(dict.fromkeys(objects)), temper=TEMPER))
+        answers |= _told(await agent.fetch(list(dict.fromkeys(objects)), temper=TEMPER), whole=True)
     prefixes = list(dict.fromkeys(oid for _, m in likely for oid in m.present_below))
     below = await agent.below(prefixes, temper=TEMPER) if prefixes else {}
     for found in below.values():
-        if isinstance(found, NoAnswer) and found.absence is Absence.TIMEOUT:
+        if isinstance(found, NoAnswer) and found.absence is not Absence.ABSENT:
             raise DeviceError(found.absence, found.detail)
     fitting = [p for p, match in likely if _is_proven(match, answers, below)]
     if len(fitting) == 1:
@@ -136,15 +136,19 @@ async def _two_registers(
     return (high, low) if isinstance(high, int) and isinstance(low, int) else None
 
 
-def _told(answers: Mapping[Place, Answer]) -> dict[str, Raw | NoAnswer]:
-    """What the agent said; DeviceError if it said nothing, or nothing but no."""
+def _told(answers: Mapping[Place, Answer], *, whole: bool = False) -> dict[str, Raw | NoAnswer]:
+    """What the agent said; DeviceError if it said nothing, or nothing but no.
+
+    `whole`: or if only one object is not known to be there or not to be there. An agent
+    that starts up must not be taken for another.
+    """
     troubles = []
     for answer in answers.values():
         raw = answer.raw
         if isinstance(raw, NoAnswer) and raw.absence is not Absence.ABSENT:
             troubles.append(raw)
     for trouble in troubles:
-        if trouble.absence is Absence.TIMEOUT or len(troubles) == len(answers):
+        if whole or trouble.absence is Absence.TIMEOUT or len(troubles) == len(answers):
             raise DeviceError(trouble.absence, trouble.detail)
     return {str(place): answer.raw for place, answer in answers.items()}
 

@@ -201,7 +201,9 @@ def _at_row(source: Source, columns: Mapping[str, Column]) -> Source:
     def put(text: str) -> str:
         return substitute(text, lambda key: row if key == ROW else None)
 
-    proofs = tuple(Condition(f"{look.column}.{row}", (look.value,), True) for look in source.row)
+    proofs = tuple(
+        Condition(f"{look.column}.{row}", (look.value,), True, lasting=False) for look in source.row
+    )
     others = tuple(
         replace(c, place=put(c.place)) if isinstance(c.place, str) else c for c in source.conditions
     )
@@ -225,7 +227,7 @@ def _at_model(source: Source, models: Mapping[int, int]) -> Source:
                 scale_factor=None if factor is None else base + factor,
                 ratios=tuple(replace(r, address=base + r.address) for r in source.ratios),
                 conditions=(
-                    Condition((source.table, base), (model,), True),
+                    Condition((source.table, base), (model,), True, lasting=False),
                     *(_moved(c, base) for c in source.conditions),
                 ),
             )

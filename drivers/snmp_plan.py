@@ -43,7 +43,8 @@ Said = Raw | NoAnswer | Found
 
 _FOREIGN = NoAnswer(Absence.TYPE, "the agent answered other objects than it was asked")
 _DISORDER = NoAnswer(Absence.TYPE, "the objects of the agent's answer do not increase")
-_PASSED = NoAnswer(Absence.ABSENT, "the agent has no such object")
+_NONE_SUCH = NoAnswer(Absence.ABSENT, "the agent has no such object")
+PASSED = NoAnswer(Absence.ABSENT, "the agent has no such object: a walk passed it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Rows:
             if name == oid:
                 said[oid] = _here(raw)
             elif raw is END_OF_MIB or arcs(name) > arcs(oid):
-                said[oid] = _PASSED
+                said[oid] = _NONE_SUCH
             else:  # something stands before it: ask for it by name
                 between.append(Get((oid,)))
         return Heard(said, between)
@@ -353,14 +354,14 @@ def _walked(column: Column, chain: Sequence[Varbind], said: dict[str, Said]) -> 
     prefix, seen = column.oid + ".", column.seen
     for name, raw in chain:
         if raw is END_OF_MIB or not name.startswith(prefix):
-            said |= dict.fromkeys(column.cells(), _PASSED) | _known(column, said)
+            said |= dict.fromkeys(column.cells(), PASSED) | _known(column, said)
             return replace(column, rows=())
         seen = arcs(name[len(prefix) :])
         if len(seen) == 1 and seen[0] in column.rows:
             said[name] = _here(raw)
     # A row itself is passed only once something at or after it has been seen.
     decided = [row for row in column.rows if (row,) <= seen]
-    passed = {f"{prefix}{row}": _PASSED for row in decided}
+    passed = {f"{prefix}{row}": PASSED for row in decided}
     said |= passed | _known(column, said)
     return Column(column.oid, column.rows[len(decided) :], seen)
 
@@ -420,7 +421,7 @@ def _refused(status: int) -> NoAnswer:
 
 
 def _here(raw: Raw | NoAnswer) -> Raw | NoAnswer:
-    return _PASSED if raw is END_OF_MIB else raw
+    return _NONE_SUCH if raw is END_OF_MIB else raw
 
 
 def _cut(things: Sequence[T], size: int) -> list[tuple[T, ...]]:

@@ -25,8 +25,9 @@ from drivers.resolve import (
 )
 from drivers.snmp import SnmpAgent, Temper
 
-# A row or a model that was not there may have come: it is looked for again after so long.
-LOOK_AGAIN_S = 600.0
+# A row or a model that was not there may have come: it is looked for again after so long,
+# soon at first, as devices that start up fill their tables one after the other.
+LOOK_AGAIN_S = (5.0, 30.0, 120.0, 600.0)
 
 
 class Spot:
@@ -42,7 +43,7 @@ class Spot:
     ) -> None:
         self._profile = profile
         self._at = at
-        self._asked_member = member
+        self._member_name = member
         self._printed = printed
         self._clock = clock
         self._member: Member | None = None
@@ -50,96 +51,101 @@ class Spot:
         self._models: dict[int, int] | None = None
         self._points: dict[str, Point] = {}
         self._look_again_at_s: float | None = None
+        self._looked_again = 0
 
-    async def members(self) -> list[Member]:
+    async def members(self, until_s: float) -> list[Member]:
         """The PDUs behind this agent; DeviceError if it does not answer."""
         members = self._profile.members
         if members is None:
             return []
-        return members.found({column: await self._column(column) for column in members.columns})
+        columns = {column: await self._column(column, until_s) for column in members.columns}
+        return members.found(columns)
 
-    async def points(self, points: Iterable[Point]) -> list[Point]:
+    async def points(self, points: Iterable[Point], until_s: float) -> list[Point]:
         """The points with their places filled in; DeviceError if the device does not say."""
         if self._look_again_at_s is not None and self._clock() >= self._look_again_at_s:
             self.forget()
+            self._looked_again += 1
         points = list(points)
         unknown = [point for point in points if point.name not in self._points]
         if unknown:
-            await self._look_up(unknown)
+            await self._look_up(unknown, until_s)
             for point in unknown:
                 found = resolve(point, self._member, self._columns, self._models or {})
                 self._points[point.name] = found
                 if any(isinstance(s, Source) and s.nothing for s in found.sources):
-                    self._look_again_at_s = self._look_again_at_s or self._clock() + LOOK_AGAIN_S
+                    wait_s = LOOK_AGAIN_S[min(self._looked_again, len(LOOK_AGAIN_S) - 1)]
+                    self._look_again_at_s = self._look_again_at_s or self._clock() + wait_s
         return [self._points[point.name] for point in points]
 
-    async def command(self, command: CommandSpec) -> CommandSpec:
+    async def command(self, command: CommandSpec, until_s: float) -> CommandSpec:
         """The command likewise."""
-        await self._look_up([command])
+        await self._look_up([command], until_s)
         return resolve_command(command, self._member, self._columns, self._models or {})
 
-    async def source(self, source: Source) -> Source:
+    async def source(self, source: Source, until_s: float) -> Source:
         """A single place likewise."""
-        await self._look_up([Point("identity.text", "", 0, 0, (source,))])
+        await self._look_up([Point("identity.text", "", 0, 0, (source,))], until_s)
         return resolve_source(source, self._member, self._columns, self._models or {})
 
     def known(self, name: str) -> Point | None:
         """The point of that name as it was filled in last."""
         return self._points.get(name)
 
-    def note(self, points: Iterable[Point], answers: Mapping[Place, Answer]) -> None:
-        """Forgets everything if a row or a model is no longer where it was."""
-        sources = [source for point in points for source in point.sources]
-        if any(isinstance(source, Source) and _has_moved(source, answers) for source in sources):
+    def has_moved(self, sources: Iterable[object], answers: Mapping[Place, Answer]) -> bool:
+        """Whether a row or a model is no longer where it was; then all is looked up anew."""
+        moved = any(isinstance(s, Source) and _has_moved(s, answers) for s in sources)
+        if moved:
             self.forget()
+        return moved
 
     def forget(self) -> None:
-        """What is needed next is looked up anew."""
-        self._member = None
+        """What is needed next is looked up anew; but whose device this is, stays."""
         self._columns.clear()
         self._models = None
         self._points.clear()
         self._look_again_at_s = None
 
-    async def _look_up(self, points: Sequence[Point | CommandSpec]) -> None:
+    async def _look_up(self, points: Sequence[Point | CommandSpec], until_s: float) -> None:
         """Member, columns and models that these need, as far as they are not known."""
         if self._profile.members is not None and self._member is None:
-            self._member = await self._choose_member()
+            self._member = await self._choose_member(until_s)
         for column in columns_of(points, self._member):
             if column not in self._columns:
-                self._columns[column] = await self._column(column)
+                self._columns[column] = await self._column(column, until_s)
         if self._models is None and any(_wants_models(point) for point in points):
             assert isinstance(self._at, ModbusUnit)
             timeout_s = self._profile.limits.timeout_ms / 1000
             self._models = await sunspec_models(self._at, timeout_s=timeout_s)
 
-    async def _choose_member(self) -> Member:
+    async def _choose_member(self, until_s: float) -> Member:
         members = self._profile.members
         assert members is not None
-        name = self._asked_member or members.first
+        name = self._member_name or members.first
         member = members.named(name) if name else None
         if member is not None:
             return member
-        known = await self.members()
+        known = await self.members(until_s)
         if not known:
             raise DeviceError(Absence.ABSENT, f"{self._printed}: the agent shows no PDU")
         return known[0]
 
-    async def _column(self, column: str) -> Column:
+    async def _column(self, column: str, until_s: float) -> Column:
         assert isinstance(self._at, SnmpAgent)
-        walked = await self._at.walk(column, temper=temper_of(self._profile))
+        temper = temper_of(self._profile, until_s - self._clock())
+        walked = await self._at.walk(column, temper=temper)
         if walked.gap is not None:
             raise DeviceError(walked.gap.absence, walked.gap.detail)
         start = len(column) + 1
         return {oid[start:]: answer.raw for oid, answer in walked.answers.items()}
 
 
-def temper_of(profile: Profile) -> Temper:
-    """The profile's limits as its agent is asked with."""
+def temper_of(profile: Profile, left_s: float) -> Temper:
+    """The profile's limits as its agent is asked with, while `left_s` of a read is left."""
     limits = profile.limits
     return Temper(
         timeout_s=limits.timeout_ms / 1000,
-        read_s_max=limits.read_ms_max / 1000,
+        read_s_max=max(0.0, left_s),
         oids_per_get_max=limits.oids_per_get_max,
         repetitions_max=limits.repetitions_max,
         pause_s=limits.pause_between_requests_ms / 1000,

@@ -166,6 +166,7 @@ class Agent(asyncio.DatagramProtocol):
     bad_oids: dict[str, int] = field(default_factory=dict)  # OID → error-status of the GET
     oids_max: int = 100  # more in an answer: tooBig
     rows_max: int = 1000  # of a GETBULK's answer; the rest is left out, as RFC 3416 allows
+    walk_skips: set[str] = field(default_factory=set)  # left out by GETNEXT and GETBULK
     ends_after: str = ""  # nothing after this object is there for GETNEXT and GETBULK
     delay_s: float = 0.0
     delays_s: list[float] = field(default_factory=list)  # of the next answers, one each
@@ -267,6 +268,8 @@ class Agent(asyncio.DatagramProtocol):
         if len(self._sorted) != len(self.values):
             self._sorted = sorted(as_arcs(name) for name in self.values)
         at = bisect.bisect_right(self._sorted, oid)
+        while at < len(self._sorted) and ".".join(map(str, self._sorted[at])) in self.walk_skips:
+            at += 1
         if self.repeats_oids and at:
             return self._sorted[at - 1], encoded(self.values[as_text(self._sorted[at - 1])])
         if at == len(self._sorted) or (self.ends_after and oid >= as_arcs(self.ends_after)):

@@ -36,6 +36,8 @@ def outcome(found: Reading | Missing) -> object:
         (Source("int32", OID, scale=10, absent=(-1,)), 27, 270.0),
         (Source("int32", OID, scale=0.1), 13, 1.3),  # not 1.3000000000000000444
         (Source("int32", OID, scale=10, absent=(-1,)), 0, 0.0),
+        (Source("int32", OID, absent=(-2,), not_now=(-1,)), -1, Absence.INCOMPLETE),
+        (Source("decimal", OID, not_now=("n/a",)), b"n/a", Absence.INCOMPLETE),
         (Source("int32", OID, scale=10, absent=(-1,)), -1, Absence.ABSENT),
         (Source("int32", OID), -5, Absence.RANGE),
         (Source("int32", OID), 2_000_001, Absence.RANGE),
@@ -98,6 +100,8 @@ def test_a_varbind_becomes_its_value_or_the_reason(
         (Source("float32", table="input"), [0x7FC0, 0], Absence.ABSENT),  # NaN
         (Source("float32", table="input"), [0xFFC0, 0], Absence.ABSENT),
         (Source("float32", table="input"), [0x7F80, 0], Absence.RANGE),  # infinite
+        (Source("float32", table="input"), [0x8000, 0x8000], Absence.ABSENT),  # subnormal
+        (Source("float32", table="input"), [0x8000, 0], -0.0),
         (Source("float64", table="input"), [0x408F, 0x4000, 0, 0], 1000.0),
         (Source("uint64", table="input"), [0, 0, 1, 0], 65536.0),
         (Source("uint32", table="input"), [1, SILENCE], Absence.TIMEOUT),  # half a value
@@ -222,6 +226,20 @@ def test_a_condition_decides_whether_the_row_is_there(
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (1, 5.0),
+        (2, Absence.INCOMPLETE),
+        (NONE_SUCH, Absence.INCOMPLETE),
+        (SILENCE, Absence.TIMEOUT),
+    ],
+)
+def test_what_is_not_valid_now_is_there_but_has_no_value(said: object, expected: object) -> None:
+    source = Source("int32", OID, conditions=(Condition("1.3.2", (1,), True, lasting=False),))
+    assert outcome(decode(point(source), told({OID: 5, "1.3.2": said}))) == expected
+
+
+@pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
         (7, 8, 7.0), (NONE_SUCH, 8, 8.0), (NONE_SUCH, NONE_SUCH, Absence.ABSENT),
@@ -291,7 +309,7 @@ def test_whatever_a_device_sends_is_a_possible_value_or_missing(source: Source, 
         assert isinstance(found.value, str)
 
 
-@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False))
 def test_a_float32_survives_as_the_same_float32(number: float) -> None:
     payload = struct.pack(">f", number)
     registers = struct.unpack(">HH", payload)

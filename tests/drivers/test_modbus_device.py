@@ -155,7 +155,7 @@ def test_a_register_that_the_device_lacks_does_not_take_the_others_along() -> No
     unit = meter_unit()
     del unit.tables["holding"][4]
     found = with_device(unit, meter(), lambda device: device.read(list(VOLTAGES)))
-    assert shown(found) == VOLTAGES | {"input.L3.voltage": Absence.ABSENT}
+    assert shown(found) == VOLTAGES | {"input.L3.voltage": Absence.REFUSED}
 
 
 def test_a_limit_is_written_once_rounded_down_and_read_back() -> None:

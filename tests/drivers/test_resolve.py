@@ -59,7 +59,7 @@ def test_a_row_is_found_by_what_it_says_and_proven_at_every_read() -> None:
     columns = {"1.3.3.2": {"11": b"Voltage", "12": b"Power"}}
     found = resolve_source(BY_NAME, None, columns, {})
     assert (found.oid, found.factor_oid) == ("1.3.11.2.12", "1.3.7.2.12")
-    assert found.conditions == (Condition("1.3.3.2.12", ("Power",), True),)
+    assert found.conditions == (Condition("1.3.3.2.12", ("Power",), True, lasting=False),)
 
 
 def test_a_row_that_is_not_there_or_twice_is_no_place() -> None:
@@ -85,7 +85,7 @@ def test_a_model_moves_its_registers_and_must_still_be_there() -> None:
     moved = resolve(point, None, {}, {1: 40002, 203: 40070}).sources[0]
     assert isinstance(moved, Source)
     assert (moved.address, moved.scale_factor) == (40088, 40092)
-    assert moved.conditions == (Condition(("holding", 40070), (203,), True),)
+    assert moved.conditions == (Condition(("holding", 40070), (203,), True, lasting=False),)
     lacking = resolve(point, None, {}, {1: 40002}).sources[0]
     assert isinstance(lacking, Source)
     assert lacking.nothing is not None

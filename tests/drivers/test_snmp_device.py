@@ -239,6 +239,23 @@ enum = { on = 0 }
 """
 COLUMN = "1.3.6.1.4.1.9"
 
+MOVING = (
+    QUICK.format(status="recorded").split("[[point]]")[0]
+    + """
+[[point]]
+name = "outlet.1.realpower"
+unit = "W"
+oid = "1.3.9"
+[[command]]
+name = "outlet.1.load"
+oid = "1.3.3.{row}"
+row = { "1.3.2" = 1 }
+enum = { off = 0, on = 1 }
+confirm = "none"
+why = "made up"
+"""
+)
+
 
 def chain_agent(**faults: object) -> Agent:
     """PDU 4 with phases 1 and 2 in rows 7 and 8, PDU 5 with phase 1 in row 1."""
@@ -292,7 +309,7 @@ def test_a_row_that_has_moved_is_not_believed_and_looked_up_anew() -> None:
         told += [shown(await device.read(names)) for _ in range(2)]
         return [told_one["input.L1.realpower"] for told_one in told]
 
-    assert with_device(agent, chain(), use) == [100.0, Absence.ABSENT, 777.0]
+    assert with_device(agent, chain(), use) == [100.0, 777.0, 777.0]
 
 
 def test_a_sum_does_not_go_on_without_a_row_that_was_there() -> None:
@@ -305,6 +322,163 @@ def test_a_sum_does_not_go_on_without_a_row_that_was_there() -> None:
         return [shown(snapshot)["input.realpower"] for snapshot in told]
 
     assert with_device(agent, chain(), use) == [120.0, Absence.INCOMPLETE, Absence.INCOMPLETE]
+
+
+def test_a_member_that_goes_is_not_replaced_by_another() -> None:
+    agent = chain_agent()
+
+    async def use(device: Device) -> list[object]:
+        told = [await device.read(["input.realpower"])]  # of PDU 4: the URL names none
+        of_pdu_4 = [f"{COLUMN}.{column}.4" for column in range(1, 6)]
+        for oid in [
+            oid for oid in agent.values if f"{oid}.".startswith(tuple(f"{p}." for p in of_pdu_4))
+        ]:
+            del agent.values[oid]
+        told += [await device.read(["input.realpower"]) for _ in range(3)]
+        return [shown(snapshot)["input.realpower"] for snapshot in told]
+
+    told = with_device(agent, chain(), use)
+    assert told[0] == 120.0
+    assert all(isinstance(absence, Absence) for absence in told[1:])
+
+
+def test_a_command_to_a_row_that_has_moved_is_looked_up_anew_before_it_is_sent() -> None:
+    profile = check_profile(MOVING, "moving.toml")
+    agent = Agent({"1.3.2.7": rfc1902.Integer32(1), "1.3.2.8": rfc1902.Integer32(2)})
+
+    async def use(device: Device) -> list[Absence | None]:
+        done = [await device.execute("outlet.1.load", "off")]
+        agent.values |= {"1.3.2.7": rfc1902.Integer32(2), "1.3.2.8": rfc1902.Integer32(1)}
+        done.append(await device.execute("outlet.1.load", "off"))
+        agent.values["1.3.2.8"] = rfc1902.Integer32(3)
+        done.append(await device.execute("outlet.1.load", "off"))
+        return [each.absence for each in done]
+
+    absences = with_device(agent, profile, use)
+    assert absences == [None, None, Absence.ABSENT]
+    assert [oids for kind, oids in agent.heard if kind == "set"] == [["1.3.3.7"], ["1.3.3.8"]]
+
+
+def test_a_sum_waits_for_rows_that_may_still_come() -> None:
+    agent = chain_agent()
+    row = agent.values.pop(f"{COLUMN}.2.4.8")  # the agent has not filled its table yet
+    now_s = 100.0
+
+    async def run() -> list[object]:
+        nonlocal now_s
+        async with serving(agent):
+            url = f"snmp://public@127.0.0.1:{agent.port}"
+            device = open_device(url, chain(), clock=lambda: now_s, settle_s=15.0)
+            told = []
+            for at_s in (100.0, 106.0, 107.0):
+                now_s = at_s
+                told.append(shown(await device.read(["input.realpower"]))["input.realpower"])
+                if at_s == 106.0:
+                    agent.values[f"{COLUMN}.2.4.8"] = row
+            now_s = 140.0
+            told.append(shown(await device.read(["input.realpower"]))["input.realpower"])
+            await device.close()
+            return told
+
+    assert asyncio.run(run()) == [Absence.INCOMPLETE] * 3 + [120.0]
+
+
+OTHERWISE = """
+schema = 1
+name = "otherwise"
+protocol = "snmp"
+[product]
+vendor = "V"
+[source]
+document = "made up for this test"
+[match]
+one_of = ["1.3.6.1.4.1.9"]
+present = ["1.3.1.1"]
+[limits]
+timeout_ms = 150
+repetitions_max = 8
+oids_per_get_max = 2
+[[point]]
+name = "input.L{n}.realpower"
+unit = "W"
+each = { n = { first = 1, count = 6 } }
+oid = "1.3.1.{n}"
+[[point]]
+name = "input.realpower"
+unit = "W"
+oid = "1.3.2.1"
+[[point.otherwise]]
+sum = "input.L{n}.realpower"
+over = { n = { first = 1, count = 6 } }
+[[point]]
+name = "input.energy"
+unit = "Wh"
+oid = "1.3.3.1"
+type = "uint32"
+counter_bits = 32
+[[point.otherwise]]
+oid = "1.3.3.2"
+"""
+
+
+def test_a_total_that_goes_is_not_replaced_by_what_is_left_of_its_parts() -> None:
+    agent = Agent({"1.3.1.1": rfc1902.Integer32(200), "1.3.2.1": rfc1902.Integer32(600)})
+
+    async def use(device: Device) -> list[object]:
+        told = [await device.read(["input.realpower"])]
+        del agent.values["1.3.2.1"]
+        told.append(await device.read(["input.realpower"]))
+        return [shown(snapshot)["input.realpower"] for snapshot in told]
+
+    profile = check_profile(OTHERWISE, "otherwise.toml")
+    assert with_device(agent, profile, use) == [600.0, Absence.INCOMPLETE]
+    # What was never there is calculated from the beginning.
+    assert (
+        with_device(agent, profile, lambda device: device.read(["input.realpower"]))
+        .points["input.realpower"]
+        .value
+        == 200.0
+    )  # type: ignore[union-attr]
+
+
+def test_rounds_of_a_counter_do_not_go_to_another_place() -> None:
+    agent = Agent({"1.3.3.1": rfc1902.Counter32(2**32 - 5), "1.3.3.2": rfc1902.Integer32(77)})
+
+    async def use(device: Device) -> list[object]:
+        told = []
+        for raw in (2**32 - 5, 3, None):
+            if raw is None:
+                del agent.values["1.3.3.1"]
+            else:
+                agent.values["1.3.3.1"] = rfc1902.Counter32(raw)
+            told.append(shown(await device.read(["input.energy"]))["input.energy"])
+        return told
+
+    profile = check_profile(OTHERWISE, "otherwise.toml")
+    assert with_device(agent, profile, use) == [2.0**32 - 5, 2.0**32 + 3, Absence.INCOMPLETE]
+
+
+@pytest.mark.parametrize("home", ["pysnmp", "gufo"])
+def test_rows_that_a_walk_leaves_out_are_asked_by_name(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home == "gufo":
+        pytest.importorskip("gufo.snmp", reason="gufo_snmp is not installed")
+    monkeypatch.setenv("WATTBROKER_SNMP", home)
+    values = {f"1.3.1.{n}": rfc1902.Integer32(10 * n) for n in range(1, 7)}
+    agent = Agent(values, walk_skips={"1.3.1.4"})
+    profile = check_profile(OTHERWISE, "otherwise.toml")
+    found = with_device(agent, profile, lambda device: device.read(["input.realpower"]))
+    assert shown(found) == {"input.realpower": 210.0}
+
+
+def test_a_read_is_over_when_its_time_is_however_many_requests_it_would_take() -> None:
+    text = OTHERWISE.replace("timeout_ms = 150", "timeout_ms = 150\nread_ms_max = 300")
+    agent = Agent({"1.3.1.1": rfc1902.Integer32(200)}, delay_s=0.1)
+    began_s = time.monotonic()
+    found = with_device(agent, check_profile(text, "x.toml"), lambda device: device.read())
+    assert time.monotonic() - began_s < 1.0
+    assert Absence.TIMEOUT in shown(found).values()
 
 
 def test_a_counter_goes_on_beyond_its_width() -> None:
