@@ -20,14 +20,17 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
+
+from firmware_py.cli_devices import discover, probe
+from firmware_py.cli_profiles import profiles
+from firmware_py.exits import NO_ANSWER, OPERATOR, fail
 
 if TYPE_CHECKING:
     from firmware_py.site_types import Rack, Site
 
-DID_NOT_HOLD, OPERATOR, NO_ANSWER = 1, 2, 3
 STATE_ROOT = Path("/var/lib/wattbroker")
 
 _site = click.option(
@@ -52,6 +55,10 @@ def main() -> None:
     """Keeps a machine room under its power caps."""
 
 
+for command in (probe, discover, profiles):
+    main.add_command(command)
+
+
 @main.command()
 @_site
 @_rack
@@ -72,7 +79,7 @@ def run(
             runtime = Runtime(site, rack, journal, RunOptions(floor_on_exit=floor_on_exit))
             code = asyncio.run(runtime.run())
     except (JournalError, StartError) as error:
-        _fail(str(error), OPERATOR)
+        fail(str(error), OPERATOR)
     sys.exit(code)
 
 
@@ -98,12 +105,12 @@ def init(site_path: Path, rack_name: str, state: Path | None, offline: bool, all
     try:
         with Journal(_folder(site, rack, state)) as journal:
             if journal.exists:
-                _fail(
+                fail(
                     f"{journal.path}: there is a journal already: a rack is initialised once",
                     OPERATOR,
                 )
             if not (offline or all_new) and knows_rack(site, rack.name):
-                _fail(
+                fail(
                     f"the MQTT server knows a report of {rack.name}: it has run before."
                     " Without its journal it needs no init, just start it; where no rack"
                     " of the site has one any more, use --all-new with all hardware at"
@@ -113,11 +120,11 @@ def init(site_path: Path, rack_name: str, state: Path | None, offline: bool, all
             try:
                 journal.write(first_record(Ballot(0, site_hash(site))))
             except OSError as error:
-                _fail(f"{journal.path}: {error.strerror or error}", OPERATOR)
+                fail(f"{journal.path}: {error.strerror or error}", OPERATOR)
     except NoServer as error:
-        _fail(f"{error}. Where there is no MQTT server yet, use --offline", NO_ANSWER)
+        fail(f"{error}. Where there is no MQTT server yet, use --offline", NO_ANSWER)
     except (JournalError, OSError, ValueError) as error:
-        _fail(in_words(error), OPERATOR)
+        fail(in_words(error), OPERATOR)
     click.echo(f"{rack.name}: ready to run")
 
 
@@ -149,32 +156,6 @@ def check(site_path: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("url")
-@click.option("--profile", "profile_name", help="What the device is; SNMP devices say it.")
-@click.option(
-    "--profiles",
-    "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A folder with profiles of your own.",
-)
-@_json
-def probe(url: str, profile_name: str | None, folder: Path | None, as_json: bool) -> None:
-    """Read one device once, in SI units: snmp://public@host or modbus://host:502/1."""
-    from drivers.errors import DeviceError, ProfileError
-    from firmware_py.probing import Unanswered, table
-    from firmware_py.probing import probe as read_once
-
-    logging.getLogger().addHandler(logging.NullHandler())
-    try:
-        result = asyncio.run(read_once(url, profile_name, [folder] if folder else []))
-    except ProfileError as error:
-        _fail(str(error), OPERATOR)
-    except (DeviceError, Unanswered) as error:
-        _fail(str(error), NO_ANSWER)
-    click.echo(json.dumps(result) if as_json else table(result))
-
-
-@main.command()
 @click.argument("cap_name", metavar="CAP")
 @click.argument("limit_w", required=False, type=click.IntRange(min=0, max=10**9))
 @click.option("--clear", "clear_by", metavar="BY", help="Withdraw what source BY has said.")
@@ -196,23 +177,23 @@ def cap(
     from firmware_py.site_keys import NAME_PATTERN
 
     if (limit_w is None) == (clear_by is None):
-        _fail("say either a limit in watts or --clear BY", OPERATOR)
+        fail("say either a limit in watts or --clear BY", OPERATOR)
     if clear_by is not None and not re.fullmatch(NAME_PATTERN, clear_by):
-        _fail("a source's name is 1 to 64 letters, digits, or any of - _ .", OPERATOR)
+        fail("a source's name is 1 to 64 letters, digits, or any of - _ .", OPERATOR)
     site = _load_site(site_path)
     if cap_name not in {known.name for known in site.caps}:
         names = ", ".join(known.name for known in site.caps)
-        _fail(f"no cap is called {cap_name}; the site file has: {names}", OPERATOR)
+        fail(f"no cap is called {cap_name}; the site file has: {names}", OPERATOR)
     try:
         outcome = set_cap(site, cap_name, limit_w, clear_by or "operator")
     except NoServer as error:
-        _fail(str(error), NO_ANSWER)
+        fail(str(error), NO_ANSWER)
     except (OSError, ValueError) as error:
-        _fail(in_words(error), OPERATOR)
+        fail(in_words(error), OPERATOR)
     if outcome.unknown_source:
-        _fail(f"{cap_name}: {outcome.reason}", OPERATOR)
+        fail(f"{cap_name}: {outcome.reason}", OPERATOR)
     if not outcome.seen:
-        _fail(f"{cap_name} is not confirmed: {outcome.reason}", NO_ANSWER)
+        fail(f"{cap_name} is not confirmed: {outcome.reason}", NO_ANSWER)
     floors_w = sum(rack.floor_w for rack in site.under(cap_name))
     assert outcome.in_force_w is not None
     short_w = max(0, floors_w - outcome.in_force_w)
@@ -257,7 +238,7 @@ def _load(site_path: Path, rack_name: str) -> tuple[Site, Rack]:
         return site, site.rack(rack_name)
     except KeyError:
         names = ", ".join(rack.name for rack in site.racks)
-        _fail(f"no rack is called {rack_name}; {site_path} has: {names}", OPERATOR)
+        fail(f"no rack is called {rack_name}; {site_path} has: {names}", OPERATOR)
 
 
 def _load_site(site_path: Path) -> Site:
@@ -267,16 +248,11 @@ def _load_site(site_path: Path) -> Site:
     try:
         return load_site(site_path)
     except SiteError as error:
-        _fail(str(error), OPERATOR)
+        fail(str(error), OPERATOR)
 
 
 def _folder(site: Site, rack: Rack, state: Path | None) -> Path:
     return state if state is not None else STATE_ROOT / site.site / rack.name
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(code)
 
 
 def _log(verbose: bool) -> None:

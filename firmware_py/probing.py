@@ -1,89 +1,210 @@
-"""`wattbroker probe`: one reading of one device, whoever it is."""
+"""`wattbroker probe`: what a device says, once or again and again, whoever it is.
+
+Behind one URL there is a device, or an agent with several (a chain of PDUs): where the
+URL names no member, every member is a device of its own and is shown as one. What is
+wrong in itself (`drivers.quality`) is told beside the values, never instead of them.
+
+A value's age counts from the asking: it is no older than that.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from itertools import groupby
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
+from drivers.address import SnmpAddress, parse_url
 from drivers.device import Device, open_device, probe_json
-from drivers.errors import ProfileError
-from drivers.profile import Profile, load_profile, profile_names
-from drivers.reading import Absence, Missing, Snapshot
+from drivers.errors import DeviceError, ProfileError
+from drivers.profile import Profile, candidates
+from drivers.quality import Finding, Watch, check_snapshot
+from drivers.reading import Absence, Identity, Missing, Snapshot
 from firmware_py import clock
+
+PERIOD_S_MIN = 1.0
+NOT_EVERY = (
+    "Some devices are silent when asked for what they do not know: name the profile with --profile"
+)
+ANOTHER_CONTACT_S = 5.0  # while it is not known who is there
 
 
 class Unanswered(Exception):
     """Nothing at all came back; the text says what to check."""
 
 
-async def probe(url: str, profile_name: str | None, folders: Sequence[Path]) -> dict[str, Any]:
-    """One reading as the JSON that `probe --json` prints.
-
-    ProfileError: the URL or the profile cannot be used. DeviceError: the device cannot
-    be recognised. Unanswered: it said nothing.
-    """
-    profile = load_profile(profile_name, folders) if profile_name else None
-    device = open_device(url, profile, clock=clock.now_s)
-    try:
-        if device.profile is None:
-            device.profile = await _recognise(device, folders)
-        snapshot = await device.read()
-        _require_an_answer(device, snapshot)
-        identity = await device.identify()
-        return probe_json(device.url, device.profile, identity, snapshot, clock.now_s())
-    finally:
-        await device.close()
+class Unrecognised(Exception):
+    """A Modbus device that no profile recognises; the text says what is known."""
 
 
-async def _recognise(device: Device, folders: Sequence[Path]) -> Profile:
-    every = [load_profile(name, folders) for name in profile_names(folders)]
-    if device.url.startswith("modbus"):
-        names = ", ".join(p.name for p in every if p.protocol == "modbus")
-        raise ProfileError(
-            f"{device.url}: a Modbus device does not say what it is;"
-            f" name its profile with --profile, one of: {names}"
-        )
-    return await device.recognise([p for p in every if p.protocol == "snmp"])
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one device (or member) said in one round, read at `now_s`."""
+
+    url: str
+    profile: Profile
+    identity: Identity
+    snapshot: Snapshot
+    findings: tuple[Finding, ...]
+    now_s: float
+
+    def json(self) -> dict[str, Any]:
+        """As `probe --json` prints it."""
+        found = probe_json(self.url, self.profile, self.identity, self.snapshot, self.now_s)
+        if not self.profile.metered:
+            found["device"]["metered"] = False
+        if self.findings:
+            found["warnings"] = [
+                {"kind": f.kind, "points": list(f.names), "text": f.text} for f in self.findings
+            ]
+        return found
 
 
-def _require_an_answer(device: Device, snapshot: Snapshot) -> None:
+def aged(told: Told) -> Told:
+    """What was said then, with the age that it has now."""
+    return replace(told, now_s=clock.now_s())
+
+
+def round_json(told: Sequence[Told]) -> dict[str, Any]:
+    """One round: the first device, and all of them where there are several."""
+    found = [each.json() for each in told]
+    return found[0] | ({"members": found} if len(found) > 1 else {})
+
+
+class Probe:
+    """Everything behind one URL. `url` is what the operator typed and is never printed."""
+
+    def __init__(self, url: str, profile: Profile | None, folders: Sequence[Path]) -> None:
+        self._url = url
+        self._folders = folders
+        self._profile = profile
+        self._first = open_device(url, profile, clock=clock.now_s)
+        self._devices: list[Device] = []
+        self._identities: dict[str, Identity] = {}
+        self._watches: dict[str, Watch] = {}
+        self.printed = self._first.url
+
+    @property
+    def period_s(self) -> float:
+        """How often the device may be asked."""
+        limits = self._profile.limits if self._profile else None
+        return max(PERIOD_S_MIN, limits.poll_interval_ms_min / 1000 if limits else 0.0)
+
+    async def find(self) -> None:
+        """Who is there: its profile and its members.
+
+        ProfileError: no profile can be used. Unrecognised: a Modbus device that does not
+        say what it is. DeviceError: no answer.
+        """
+        if self._profile is None:
+            self._profile = await self._recognised()
+        names = await self._members()
+        if len(names) < 2:
+            self._devices = [self._first]
+            return
+        urls = [of_member(self._url, name) for name in names]
+        self._devices = [open_device(url, self._profile, clock=clock.now_s) for url in urls]
+
+    async def read(self) -> list[Told]:
+        """One round. Unanswered: nothing was said.
+
+        Once an agent falls silent, its further members are not asked in this round.
+        """
+        if not self._devices:
+            await self.find()
+        told: list[Told] = []
+        silence: Snapshot | None = None
+        for device in self._devices:
+            snapshot = silence or await device.read()
+            why = _silence(device, snapshot)
+            if why is not None and not told:
+                raise Unanswered(why)
+            silence = snapshot if why is not None else None
+            told.append(await self._told(device, snapshot, is_silent=why is not None))
+        return told
+
+    async def rounds(
+        self, period_s: float | None, count: int | None
+    ) -> AsyncIterator[list[Told] | str]:
+        """`count` rounds (None: for ever), one each `period_s`; a text where none answered."""
+        done = 0
+        while count is None or done < count:
+            begun_s = clock.now_s()
+            try:
+                yield await self.read()
+            except (DeviceError, Unanswered) as error:
+                yield str(error)
+            done += 1
+            if done != count:
+                waits_s = period_s or (self.period_s if self._devices else ANOTHER_CONTACT_S)
+                await asyncio.sleep(max(0.0, begun_s + waits_s - clock.now_s()))
+
+    async def close(self) -> None:
+        for device in {self._first, *self._devices}:
+            await device.close()
+
+    async def _recognised(self) -> Profile:
+        every = candidates(self._folders)
+        if isinstance(parse_url(self._url, os.environ), SnmpAddress):
+            return await self._first.recognise(every)
+        try:
+            return await self._first.recognise(every)
+        except ProfileError as error:
+            raise Unrecognised(str(error)) from None
+        except DeviceError as error:
+            text = _what_to_check(str(error))
+            more = "" if "no connection" in text else f". {NOT_EVERY}"
+            raise DeviceError(error.absence, text + more) from None
+
+    async def _members(self) -> list[str]:
+        """The members that are to be shown; none where the URL or the profile names one."""
+        assert self._profile is not None
+        if self._profile.members is None or urlsplit(self._url).path not in ("", "/"):
+            return []
+        names = await self._first.members()
+        first = self._profile.members.first
+        return sorted(names, key=lambda name: name != first)  # what the URL alone means
+
+    async def _told(self, device: Device, snapshot: Snapshot, *, is_silent: bool) -> Told:
+        """The snapshot with who the device is and what is wrong in itself."""
+        assert self._profile is not None
+        if is_silent:
+            nobody = self._identities.get(device.url) or Identity(self._profile.vendor, None, None)
+            return Told(device.url, self._profile, nobody, snapshot, (), clock.now_s())
+        watch, stuck = self._watches.get(device.url, Watch()).see(snapshot)
+        self._watches[device.url] = watch
+        findings = (*check_snapshot(snapshot.points), *stuck)
+        identity = await self._identity(device)
+        return Told(device.url, self._profile, identity, snapshot, findings, clock.now_s())
+
+    async def _identity(self, device: Device) -> Identity:
+        if device.url not in self._identities:
+            try:
+                self._identities[device.url] = await device.identify()
+            except DeviceError:  # it answered a moment ago: asked again in the next round
+                assert self._profile is not None
+                return Identity(self._profile.vendor, None, None)
+        return self._identities[device.url]
+
+
+def of_member(url: str, member: str) -> str:
+    """The URL of one member of the chain at `url`."""
+    return urlunsplit(urlsplit(url)._replace(path="/" + quote(member, safe="")))
+
+
+def _silence(device: Device, snapshot: Snapshot) -> str | None:
+    """What to check, if no point has got any answer."""
     points = snapshot.points.values()
     silent = [p for p in points if isinstance(p, Missing) and p.absence is Absence.TIMEOUT]
-    if points and len(silent) == len(points):
-        detail = silent[0].detail or "no answer"
-        known = detail.startswith(device.url)  # who could not be reached is said mostly
-        raise Unanswered(detail if known else f"{device.url}: {detail}")
+    if not points or len(silent) < len(points):
+        return None
+    detail = silent[0].detail or "no answer"
+    known = detail.startswith(device.url)  # who could not be reached is said mostly
+    return _what_to_check(detail if known else f"{device.url}: {detail}")
 
 
-def table(result: dict[str, Any]) -> str:
-    """The same for people: the device, then a line per point; runs of rows that the
-    device lacks (outlet.9 to outlet.48) share one."""
-    device = result["device"]
-    known = [device[key] for key in ("vendor", "model", "serial") if device[key]]
-    lines = [f"{device['url']}  {' '.join(known)}  (profile {device['profile']})"]
-    rows = [_row(list(run)) for _, run in groupby(result["points"].items(), key=_run_of)]
-    width = max((len(row[0]) for row in rows), default=0)
-    for name, value, unit, remark in rows:
-        lines.append(f"  {name:<{width}}  {value:>12} {unit:<3}  {remark}".rstrip())
-    return "\n".join(lines)
-
-
-def _run_of(item: tuple[str, dict[str, Any]]) -> tuple[str, str]:
-    """Neighbours of one run: missing for one reason, and differing only in their number."""
-    name, point = item
-    return (re.sub(r"\d+", "#", name), point["missing"]) if "missing" in point else (name, "")
-
-
-def _row(run: list[tuple[str, dict[str, Any]]]) -> tuple[str, str, str, str]:
-    """Name, value, unit and remark of a line."""
-    (name, point), last = run[0], run[-1][0]
-    if "missing" in point:
-        return (name if len(run) == 1 else f"{name} … {last}", "—", "", point["missing"])
-    return name, _number(point["value"]), point["unit"], f"{point['age_s']:.1f} s ago"
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.10g}"
+def _what_to_check(text: str) -> str:
+    return text if "check" in text else f"{text}; check address, port and unit"

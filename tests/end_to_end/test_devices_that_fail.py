@@ -195,7 +195,7 @@ def test_probe_of_devices_that_stay_silent_ends_with_3_and_says_what_to_check(ro
     )
     assert wrong.log == f"snmp://{agent}: {check}"
     assert nobody.log == f"snmp://{silent}: {check}"
-    assert black.log == f"{hole}: no answer within 0.4 s\n"
+    assert black.log == f"{hole}: no answer within 0.4 s; check address, port and unit\n"
     assert time.monotonic() - began_s < 8.0  # one timeout each, not one per request
 
 
@@ -204,7 +204,8 @@ def test_probe_where_nobody_listens_names_the_ways_it_can_be(room, free_port):
     done = room.command("probe", url, "--profile", "eastron-sdm630")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
-        f"{url}: no connection (refused, unreachable, or in use by another master)\n"
+        f"{url}: no connection (refused, unreachable, or in use by another master); check"
+        " address, port and unit\n"
     )
 
 
