@@ -7,8 +7,8 @@
     [points]                         # of the device whose URL names no member
     "input.realpower" = 1234.0       # a number, a text or a word
     "outlet.4.realpower" = "absent"  # missing, and why (a word of Absence in reading.py)
-    [identity]                       # optional
-    model = "P9-24"
+    [identity]
+    model = "P9-24"                  # needed where the profile says from where
     serial = "ZA1234"
     [member.3]                       # optional: the same where the URL names member 3
     "input.realpower" = 77.0
@@ -17,6 +17,12 @@
     value = "off"
     member = "3"                     # optional: the member that is commanded
     writes = [["1.3.6.1.…", 2]]      # these objects and values, in this order, and no others
+    shows = [["1.3.6.1.…", 1]]       # what the device says from then on
+    proof = "off"                    # optional: what the proof then reads, if not the value
+
+Before the first table may stand
+
+    estimate = ["input.realpower"]   # the readings that are estimates; all others are not
 """
 
 from __future__ import annotations
@@ -28,16 +34,19 @@ import time
 import tomllib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pysnmp.proto.rfc1902 import OctetString
-from served_snmp import Agent, read_snmprec, serving
+from served_snmp import Agent, Recorded, read_snmprec, serving
 
+from drivers.codec import encode
 from drivers.device import Device, open_device
 from drivers.profile import Profile, load_profile, profile_names
-from drivers.reading import Absence, Identity, Missing
+from drivers.reading import Absence, Identity, Missing, Reading
+from drivers.resolve import resolve_command
 
 TESTDATA = Path(__file__).parent / "testdata"
 CAPTURES = sorted(
@@ -92,6 +101,13 @@ def with_device(
     return asyncio.run(run())
 
 
+def takes_effect(agent: Written, command: dict[str, Any]) -> None:
+    """The agent shows what the capture says once the last write of the command is there."""
+    oid, raw = command["writes"][-1]
+    shown = {place: Recorded(agent.values[place].tag, str(now)) for place, now in command["shows"]}
+    agent.switches[oid] = {raw: shown}
+
+
 def members(told: dict[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
     """Every member that the file speaks of, and its points."""
     return [(None, told["points"]), *told.get("member", {}).items()]
@@ -123,14 +139,26 @@ def test_a_capture_gives_its_expected_points(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CAPTURES)
+def test_only_what_a_device_estimates_is_told_as_an_estimate(name: str) -> None:
+    async def read(device: Device, agent: Written) -> Any:
+        return (await device.read()).points
+
+    found = with_device(name, None, read).values()
+    estimates = {point.name for point in found if isinstance(point, Reading) and point.estimate}
+    assert estimates == set(expected(name).get("estimate", []))
+
+
+@pytest.mark.parametrize("name", CAPTURES)
 def test_a_captured_device_says_who_it_is(name: str) -> None:
     async def identify(device: Device, agent: Written) -> Identity:
         return await device.identify()
 
-    identity = with_device(name, None, identify)
+    identity, profile = with_device(name, None, identify), shipped()[profile_of(name)]
     told = expected(name).get("identity", {})
-    assert identity.vendor == shipped()[profile_of(name)].vendor
+    assert identity.vendor == profile.vendor
     assert {key: getattr(identity, key) for key in told} == told
+    assert "" not in told.values()
+    assert "model" in told or not profile.model_from
 
 
 @pytest.mark.parametrize("name", sorted({profile_of(name) for name in CAPTURES}))
@@ -148,24 +176,28 @@ def test_every_kind_of_point_is_seen_in_a_capture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({profile_of(name) for name in CAPTURES}))
-def test_a_profile_with_commands_gives_some_to_a_capture(name: str) -> None:
+def test_every_word_of_every_kind_of_command_is_given_to_a_capture(name: str) -> None:
     given = {
-        kind(command["name"])
+        (kind(command["name"]), command["value"] if isinstance(command["value"], str) else None)
         for capture in CAPTURES
         if profile_of(capture) == name
         for command in expected(capture).get("command", [])
     }
-    known = {kind(command.name) for command in shipped()[name].commands}
-    assert given <= known
-    assert bool(given) == bool(known)
+    assert given == {
+        (kind(command.name), word)
+        for command in shipped()[name].commands
+        for word in command.words or (None,)
+    }
 
 
 @pytest.mark.parametrize("name", CAPTURES)
-def test_a_command_writes_exactly_what_is_named(name: str) -> None:
+def test_a_command_writes_exactly_what_is_named_and_reads_its_proof(name: str) -> None:
     profile = shipped()[profile_of(name)]
     for command in expected(name).get("command", []):
 
         async def execute(device: Device, agent: Written, command: Any = command) -> Any:
+            if profile.status != "untested":
+                takes_effect(agent, command)
             executed = await device.execute(command["name"], command["value"])
             return executed, agent.written
 
@@ -173,9 +205,32 @@ def test_a_command_writes_exactly_what_is_named(name: str) -> None:
         if profile.status == "untested":
             assert executed.absence is Absence.REFUSED
             assert writes == []
-        else:
-            assert executed.absence is None, executed.detail
-            assert writes == [tuple(write) for write in command["writes"]]
+            continue
+        assert executed.absence is None, executed.detail
+        assert writes == [tuple(write) for write in command["writes"]]
+        assert isinstance(executed.read_back, Reading), (command, executed.read_back)
+        assert executed.read_back.name == profile.command(command["name"]).confirm_point
+        proof = command.get("proof", command["value"])
+        assert executed.read_back.value == (
+            proof if isinstance(proof, str) else pytest.approx(proof, rel=1e-9)
+        )
+
+
+@pytest.mark.parametrize(
+    "name", [c for c in CAPTURES if shipped()[profile_of(c)].status == "untested"]
+)
+def test_what_an_untested_profile_would_write_is_right_all_the_same(name: str) -> None:
+    profile = shipped()[profile_of(name)]
+    for told in expected(name).get("command", []):
+        member = profile.members.named(told.get("member", "1")) if profile.members else None
+        command = resolve_command(profile.command(told["name"]), member, {}, {})
+        main = encode(command, told["value"])
+        assert isinstance(main, tuple), main
+        fixed = ([(w.target, w.raw) for w in some] for some in (command.before, command.after))
+        before, after = fixed
+        assert [(target.oid, raw) for target, raw in chain(before, [main], after)] == [
+            tuple(write) for write in told["writes"]
+        ]
 
 
 def kind(name: str) -> str:

@@ -14,8 +14,11 @@ block is refused. A profile with several has them as `<profile>.<what is other>`
     name = "outlet.3.load"
     value = "off"
     writes = [["holding", 102, 0]]   # these registers and values, in this order, and no
-                                     # others; empty: the device has no such thing, or the
-                                     # profile may not command
+                                     # others; empty: the device has no such thing
+    shows = [["holding", 102, 0]]    # what the device says from then on
+    proof = "off"                    # optional: what the proof then reads, if not the value
+    models = { "704" = 40070 }       # of an untested profile: where SunSpec models begin,
+    factors = { "40131" = 65534 }    # and what its scale factors are
 """
 
 from __future__ import annotations
@@ -35,9 +38,12 @@ from pymodbus.pdu import ModbusPDU
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from drivers.codec import encode, registers_of
 from drivers.device import Device, open_device
+from drivers.points import Source
 from drivers.profile import Profile, load_profile, profile_names
-from drivers.reading import Absence, Executed, Missing, Snapshot
+from drivers.reading import Absence, Answer, Executed, Missing, Reading, Snapshot
+from drivers.resolve import resolve_command
 
 T = TypeVar("T")
 
@@ -64,8 +70,11 @@ def kind(name: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving(capture: str, written: list[Write]) -> AsyncIterator[str]:
-    """The device of a capture on loopback; its URL. Every write is noted."""
+async def serving(
+    capture: str, written: list[Write], shows: list[Write] | None = None
+) -> AsyncIterator[str]:
+    """The device of a capture on loopback; its URL. Every write is noted, and from the
+    first one on the registers of `shows` read so."""
     told = tomllib.loads((TESTDATA / f"{capture}.registers.toml").read_text(encoding="utf-8"))
     unit = told.get("unit", 1)
     tables: dict[str, dict[int, int]] = {}
@@ -78,6 +87,10 @@ async def serving(capture: str, written: list[Write]) -> AsyncIterator[str]:
     ) -> ExcCodes | None:
         table = tables.get(TABLE_OF[function], {})
         there = all(n in table for n in range(address, address + count))
+        for told_in, place, value in shows or [] if written else []:
+            asked = function in (3, 4) and address <= place < address + count
+            if asked and TABLE_OF[function] == told_in:
+                registers[place - start] = value
         return None if there else ExcCodes.ILLEGAL_ADDRESS
 
     def hear(sending: bool, pdu: ModbusPDU) -> ModbusPDU:
@@ -110,10 +123,13 @@ async def serving(capture: str, written: list[Write]) -> AsyncIterator[str]:
 
 
 def with_device(
-    capture: str, use: Callable[[Device], Awaitable[T]], written: list[Write] | None = None
+    capture: str,
+    use: Callable[[Device], Awaitable[T]],
+    written: list[Write] | None = None,
+    shows: list[Write] | None = None,
 ) -> T:
     async def run() -> T:
-        async with serving(capture, [] if written is None else written) as url:
+        async with serving(capture, [] if written is None else written, shows) as url:
             device = open_device(url, profile_of(capture), clock=time.monotonic)
             try:
                 return await use(device)
@@ -140,6 +156,8 @@ def test_a_capture_gives_its_expected_points(capture: str) -> None:
         name: told.absence.value if isinstance(told := found[name], Missing) else told.value
         for name in points
     }
+    estimates = {p.name for p in found.values() if isinstance(p, Reading) and p.estimate}
+    assert estimates == set(expected(capture).get("estimate", []))
     numbers = {name: value for name, value in points.items() if not isinstance(value, str)}
     assert {name: shown[name] for name in numbers} == pytest.approx(numbers, rel=1e-6, abs=1e-9)
     words = {name: value for name, value in points.items() if isinstance(value, str)}
@@ -165,26 +183,82 @@ def test_a_captured_device_says_who_it_is(capture: str) -> None:
 
     identity, told = with_device(capture, identify), expected(capture)["identity"]
     assert {key: getattr(identity, key) for key in told} == told
+    assert told.get("model")
+
+
+@pytest.mark.parametrize("profile", sorted({c.partition(".")[0] for c in CAPTURES}))
+def test_every_profile_that_asks_for_a_model_is_told_one(profile: str) -> None:
+    captures = [c for c in CAPTURES if c.partition(".")[0] == profile]
+    identities = [expected(c).get("identity", {}) for c in captures]
+    assert any("model" in told for told in identities) or not load_profile(profile).model_from
+
+
+@pytest.mark.parametrize("profile", sorted({c.partition(".")[0] for c in CAPTURES}))
+def test_every_word_of_every_kind_of_command_is_given_to_a_capture(profile: str) -> None:
+    given = {
+        (kind(command["name"]), command["value"] if isinstance(command["value"], str) else None)
+        for capture in CAPTURES
+        if capture.partition(".")[0] == profile
+        for command in expected(capture).get("command", [])
+    }
+    assert given == {
+        (kind(command.name), word)
+        for command in load_profile(profile).commands
+        for word in command.words or (None,)
+    }
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
-def test_a_command_writes_exactly_what_is_named(capture: str) -> None:
-    profile, commands = profile_of(capture), expected(capture).get("command", [])
-    assert bool(profile.commands) == bool(commands) or "." in capture
-    for command in commands:
+def test_a_command_writes_exactly_what_is_named_and_reads_its_proof(capture: str) -> None:
+    profile = profile_of(capture)
+    for command in expected(capture).get("command", []):
         written: list[Write] = []
 
         async def execute(device: Device, command: dict[str, Any] = command) -> Executed:
             return await device.execute(command["name"], command["value"])
 
-        done = with_device(capture, execute, written)
+        done = with_device(capture, execute, written, command.get("shows"))
+        if profile.status == "untested":
+            assert done.absence is Absence.REFUSED
+            assert written == []
+            continue
         assert written == [tuple(write) for write in command["writes"]]
-        if written:
-            assert done.absence is None, done.detail
-        else:
-            assert done.absence is (
-                Absence.REFUSED if profile.status == "untested" else Absence.ABSENT
-            )
+        if not written:
+            assert done.absence is Absence.ABSENT
+            continue
+        assert done.absence is None, done.detail
+        assert isinstance(done.read_back, Reading), (command, done.read_back)
+        assert done.read_back.name == profile.command(command["name"]).confirm_point
+        proof = command.get("proof", command["value"])
+        assert done.read_back.value == (
+            proof if isinstance(proof, str) else pytest.approx(proof, rel=1e-9)
+        )
+
+
+@pytest.mark.parametrize("capture", [c for c in CAPTURES if profile_of(c).status == "untested"])
+def test_what_an_untested_profile_would_write_is_right_all_the_same(capture: str) -> None:
+    profile = profile_of(capture)
+    for told in expected(capture).get("command", []):
+        models = {int(model): at for model, at in told.get("models", {}).items()}
+        command = resolve_command(profile.command(told["name"]), None, {}, models)
+        factors = {
+            ("holding", int(address)): Answer(raw, 0.0, 0.0)
+            for address, raw in told.get("factors", {}).items()
+        }
+        main = encode(command, told["value"], factors)
+        assert isinstance(main, tuple), main
+        writes = [
+            *((write.target, write.raw) for write in command.before),
+            main,
+            *((write.target, write.raw) for write in command.after),
+        ]
+        shown = [register for target, raw in writes for register in on_the_wire(target, raw)]
+        assert shown == [tuple(write) for write in told["writes"]]
+
+
+def on_the_wire(target: Source, raw: int | float) -> list[Write]:
+    values = [int(raw)] if target.type == "bit" else registers_of(target, raw)
+    return [(target.table, target.address + n, value) for n, value in enumerate(values)]
 
 
 def test_the_registers_of_a_mean_device_are_asked_one_parameter_at_a_time() -> None:

@@ -85,6 +85,12 @@ PROFILES = {
 }
 REFUSED = ("cyberpower_ups_negative",)
 
+# No object of these says the model, and the file has it from elsewhere.
+WITHOUT_A_MODEL = {
+    "apc_masterswitch2", "chatsworth_econnect-chain", "hpe_pdu-management-module",
+    "planet_ipm-8220", "raritan-pdu_px2", "rittal_cmc3-pdu-controller",
+}  # fmt: skip
+
 # The last words of a point's name that say the quantity of an expectation's key.
 QUANTITIES = {
     "active_power_w": {"realpower"},
@@ -269,7 +275,14 @@ def test_a_recorded_device_is_recognised_among_all_profiles(name: str, home: str
             assert told.identity.serial in serials
         models = {truth.get("model"), truth["units"][unit].get("model")} - {None}
         if told.identity.model is not None and models:
+            assert told.identity.model
             assert any(told.identity.model in model for model in models)
+    units = probe(name, home).values()
+    models_told = {told.identity.model for told in units} - {None}
+    if name in WITHOUT_A_MODEL:
+        assert not models_told
+    elif truth.get("model") and any(told.profile.model_from for told in units):
+        assert models_told
 
 
 @pytest.mark.parametrize("name", PROFILES)
