@@ -203,14 +203,35 @@ class Device:
             pending = [p for p in lacking if isinstance(p.sources[depth], Source)]
             calculated += [p for p in lacking if isinstance(p.sources[depth], Derived)]
         has_moved = self._looked_up().has_moved((s for p in asked for s in p.sources), answers)
-        for point in calculated:
-            last = point.sources[-1]
-            assert isinstance(last, Derived)
-            parts = [profile.point(name) for name in last.names if name not in found]
-            if parts:
-                has_moved |= await self._find(profile, parts, found, until_s)
-            told = self._calculated(point, last, answers, found)
-            found[point.name] = self._kept(point, len(point.sources) - 1, told)
+        left = {point.name: point for point in calculated}
+        while left:
+            has_moved |= await self._complete(
+                profile, next(iter(left)), left, answers, found, until_s
+            )
+        return has_moved
+
+    async def _complete(
+        self,
+        profile: Profile,
+        name: str,
+        left: dict[str, Point],
+        answers: Mapping[Place, Answer],
+        found: dict[str, Reading | Missing],
+        until_s: float,
+    ) -> bool:
+        """Calculates one point of `left`, after those of its parts that are still left."""
+        point = left.pop(name)
+        last = point.sources[-1]
+        assert isinstance(last, Derived)
+        has_moved = False
+        for part in last.names:
+            if part in left:
+                has_moved |= await self._complete(profile, part, left, answers, found, until_s)
+        unknown = [profile.point(part) for part in last.names if part not in found]
+        if unknown:
+            has_moved |= await self._find(profile, unknown, found, until_s)
+        told = self._calculated(point, last, answers, found)
+        found[name] = self._kept(point, len(point.sources) - 1, told)
         return has_moved
 
     def _kept(self, point: Point, depth: int, told: Reading | Missing) -> Reading | Missing:

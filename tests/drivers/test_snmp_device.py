@@ -441,6 +441,28 @@ def test_a_total_that_goes_is_not_replaced_by_what_is_left_of_its_parts() -> Non
     )  # type: ignore[union-attr]
 
 
+def test_a_sum_waits_for_parts_that_are_calculated_themselves() -> None:
+    text = (
+        OTHERWISE
+        + """
+[[point]]
+name = "inlet.1.power"
+unit = "VA"
+oid = "1.3.9.1"
+[[point.otherwise]]
+product = ["input.L1.realpower", "input.L2.realpower"]
+[[point]]
+name = "input.power"
+unit = "VA"
+sum = ["inlet.1.power"]
+"""
+    )
+    agent = Agent({"1.3.1.1": rfc1902.Integer32(20), "1.3.1.2": rfc1902.Integer32(3)})
+    profile = check_profile(text, "otherwise.toml")
+    found = with_device(agent, profile, lambda device: device.read(["input.power"]))
+    assert shown(found) == {"input.power": 60.0}
+
+
 def test_rounds_of_a_counter_do_not_go_to_another_place() -> None:
     agent = Agent({"1.3.3.1": rfc1902.Counter32(2**32 - 5), "1.3.3.2": rfc1902.Integer32(77)})
 
