@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from drivers.points import Condition, Derived, Lookup, Source
-from drivers.rows import Row
+from drivers.rows import Row, shown
 
 EACH_MAX = 256  # rows of one `each`; more is a slip of the pen, not a device
+KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+WORD = re.compile(r"[A-Za-z0-9-]+")  # it stands in a name, between dots …
+WORDS = re.compile(rf"{WORD.pattern}(\.{WORD.pattern})*")  # … and of a sum, for several
 INDEX = re.compile(r"\{([^{}]*)\}")
 MEMBER, ROW = "member", "row"  # filled in on the spot, with what the device says
 
@@ -29,21 +32,28 @@ class Index:
 
 def take_indices(row: Row, key: str) -> list[Index]:
     table = row.table(key)
-    indices = [_index(table.table(name), name) for name in table.left()]
+    pattern = WORDS if key == "over" else WORD
+    indices = [_index(table.table(name), name, pattern) for name in table.left()]
     if math.prod(index.count for index in indices) > EACH_MAX:
         row.fault(f"{key} makes more than {EACH_MAX} rows")
+        return [replace(index, count=1) for index in indices]
     return indices
 
 
-def _index(row: Row, key: str) -> Index:
+def _index(row: Row, key: str, pattern: re.Pattern[str]) -> Index:
     if key in (MEMBER, ROW):
         row.fault(f"{{{key}}} has a meaning of its own: call it otherwise")
+    elif not KEY.fullmatch(key):
+        row.fault(f"{shown(key)} is not a word of letters and digits")
     words = row.texts("words")
     first = row.count("first", 1)
     count = row.count("count", len(words) or 1, least=1, most=EACH_MAX)
     stride = row.count("stride", 0)
     if words and len(words) != count:
         row.fault(f"{len(words)} words for {count} rows")
+    for word in words:
+        if not pattern.fullmatch(word):
+            row.fault(f"{shown(word)} cannot stand in a name: letters, digits and - only")
     row.end()
     return Index(key, first, count, stride, words)
 

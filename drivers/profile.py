@@ -9,21 +9,26 @@ commanded; the refusal is where commands are executed.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 from drivers.errors import ProfileError
-from drivers.place_rows import Surroundings, take_oid, take_text_source
+from drivers.place_rows import Surroundings, is_integer, is_text, take_oid, take_text_source
 from drivers.point_rows import take_commands, take_points
 from drivers.points import CommandSpec, Derived, Point, Source, overlaps
 from drivers.resolve import Members
-from drivers.rows import Row
+from drivers.rows import TEXT_MAX, Row, parsed, shown
 
 SHIPPED = Path(__file__).parent / "profiles"
 PROTOCOLS = ("snmp", "modbus")
+CALCULATED_DEPTH_MAX = 8  # sums of sums of …
+RINGS_MAX = 20  # points calculated from themselves: more are told when these are mended
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NUMBER_MEMBER = re.compile(r"[0-9]{1,10}")
+_TEXT_MEMBER = re.compile(r"[ -~]{1,64}")
 SYS_DESCR, SYS_OBJECT_ID = "1.3.6.1.2.1.1.1.0", "1.3.6.1.2.1.1.2.0"  # SNMPv2-MIB
 
 
@@ -98,10 +103,16 @@ class Profile:
     commands: tuple[CommandSpec, ...]
     _points: dict[str, Point] = field(repr=False, compare=False)
     _commands: dict[str, CommandSpec] = field(repr=False, compare=False)
+    _settings: frozenset[str] = field(repr=False, compare=False)
 
     def point(self, name: str) -> Point:
         """KeyError if the profile has none of that name."""
         return self._points[name]
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """The points that show what a command has set."""
+        return self._settings
 
     def command(self, name: str) -> CommandSpec:
         """KeyError if the profile has none of that name."""
@@ -133,7 +144,7 @@ def candidates(folders: Sequence[Path] = ()) -> list[Candidate]:
 
 def _head(name: str, path: Path) -> Candidate:
     faults: list[str] = []
-    row = Row(faults, str(path), _parsed(_text_of(path), str(path)))
+    row = Row(faults, str(path), parsed(_text_of(path), str(path)))
     protocol = row.word("protocol", PROTOCOLS, "snmp")
     match = _snmp_match(row) if protocol == "snmp" else _modbus_match(row)
     if faults:
@@ -167,7 +178,8 @@ def _read(path: Path) -> Profile:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(TEXT_MAX + 1)  # one more than may be: longer is refused
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: cannot be read: {error}") from None
 
@@ -175,26 +187,21 @@ def _text_of(path: Path) -> str:
 def check_profile(text: str, where: str) -> Profile:
     """The profile in `text`, or ProfileError with every fault; `where` names the file."""
     faults: list[str] = []
-    profile = _profile(Row(faults, where, _parsed(text, where)))
+    profile = _profile(Row(faults, where, parsed(text, where)))
     if faults:
         raise ProfileError(*faults)
     return profile
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{where}: not TOML: {error}") from None
 
 
 def _profile(row: Row) -> Profile:
     if row.need("schema", int, 1) != 1:
         row.fault("schema is not 1, the only one there is")
     name = row.need("name", str, "?")
+    if name != "?" and not _NAME.fullmatch(name):
+        row.fault(f"name = {shown(name)} is not letters, digits, dots, _ and - only")
     protocol = row.need("protocol", str, "snmp")
     if protocol not in PROTOCOLS:
-        row.fault(f"protocol = {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+        row.fault(f"protocol = {shown(protocol)} is not one of {', '.join(PROTOCOLS)}")
     status = row.word("status", ("recorded", "untested"), "recorded")
     product = row.table("product", needed=True)
     vendor, models = product.need("vendor", str, "?"), product.texts("models")
@@ -226,19 +233,20 @@ def _profile(row: Row) -> Profile:
         tuple(point for _, point in points), tuple(command for _, command in commands),
         {point.name: point for _, point in points},
         {command.name: command for _, command in commands},
+        frozenset(c.confirm_point for _, c in commands if c.confirm_point),
     )  # fmt: skip
 
 
 def _snmp_match(row: Row) -> Match:
     table = row.table("match", needed=True)
-    oid = take_oid(table, table.take("oid", str, SYS_OBJECT_ID))
+    oid = take_oid(table, table.take("oid", str, SYS_OBJECT_ID), is_open=False)
     kinds = ("one_of", "under", "describes", "present", "present_below", "positive", "lacking")
     texts = {kind: table.texts(kind) for kind in kinds}
     table.end()
     for kind in kinds:
         for text in texts[kind] if kind != "describes" else ():
             if kind not in ("one_of", "under") or oid == SYS_OBJECT_ID:
-                take_oid(table, text)
+                take_oid(table, text, is_open=False)
     if not any(texts[kind] for kind in ("one_of", "under", "describes")):
         table.fault("one of one_of, under and describes must name something")
     if not any(texts[kind] for kind in ("present", "present_below", "positive")):
@@ -254,7 +262,7 @@ def _modbus_match(row: Row) -> Match | None:
         return None
     table = row.table("match")
     models = table.take("models", list, [])
-    if not all(isinstance(model, int) and 1 <= model <= 65534 for model in models):
+    if not all(is_integer(model) and 1 <= model <= 65534 for model in models):
         table.fault("models may hold the ids of SunSpec models only")
         models = []
     vendor, product = table.take("vendor", str, ""), table.take("product", str, "")
@@ -270,21 +278,24 @@ def _members(row: Row) -> Members:
     if table.has("column"):
         columns.append(table.need("column", str, "1.3"))
     for column in columns:
-        take_oid(table, column)
+        take_oid(table, column, is_open=False)
     if not columns:
         table.fault("column is missing: below which object are the members' rows?")
     at = table.count("at", 1, least=1, most=20)
-    is_text = table.word("as", ("number", "text"), "number") == "text"
+    by_text = table.word("as", ("number", "text"), "number") == "text"
     where = table.any("where")
-    if not (where is None or isinstance(where, (int, str))):
-        table.fault(f"where = {where!r} is neither a whole number nor a text")
+    if not (where is None or is_integer(where) or is_text(where)):
+        table.fault(f"where = {shown(where)} is neither a whole number nor a text")
         where = None
     first = table.take("first", str, "")
     by_value = table.word("named_by", ("index", "value"), "index") == "value"
     table.end()
-    if by_value and (is_text or at != 1):
+    if first and not (_TEXT_MEMBER if by_text else _NUMBER_MEMBER).fullmatch(first):
+        table.fault(f"first = {shown(first)} cannot be a member")
+        first = ""
+    if by_value and (by_text or at != 1):
         table.fault('named_by = "value" takes the number in the column: leave at and as out')
-    return Members(tuple(columns), at, is_text, where, first, by_value)
+    return Members(tuple(columns), at, by_text, where, first, by_value)
 
 
 def _identity(
@@ -334,15 +345,36 @@ def _check_derived(row: Row, points: list[tuple[str, Point]]) -> None:
         for _, point in points
     }
     faults: dict[str, None] = {}
+    rings = {point.name for _, point in points if point.name in parts[point.name]}
+    depth = 0
+    for _ in range(RINGS_MAX):
+        left = {name: parts[name] - {name} for name in parts if name not in rings}
+        depth, ring = _depth_and_ring(left)
+        if not ring:
+            break
+        rings.update(ring)
     for where, point in points:
         for name in sorted(parts[point.name] - set(parts)):
             faults[f"{where}: {name} is not a point"] = None
-        reached = set(parts[point.name])
-        while more := {p for name in reached for p in parts.get(name, ())} - reached:
-            reached |= more
-        if point.name in reached:
+        if point.name in rings:
             faults[f"{where}: {point.name} is calculated from itself"] = None
+    if depth > CALCULATED_DEPTH_MAX:
+        faults[f"{row.where}: calculated from each other over {depth} points in a row"] = None
     row.faults.extend(faults)
+
+
+def _depth_and_ring(parts: Mapping[str, set[str]]) -> tuple[int, Sequence[str]]:
+    """The longest way from a point over what it is calculated from, or a ring of them."""
+    sorter = TopologicalSorter(parts)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return 0, error.args[1]
+    depth = -1
+    while sorter.is_active():
+        sorter.done(*sorter.get_ready())
+        depth += 1
+    return depth, ()
 
 
 def _check_names(

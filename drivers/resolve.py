@@ -16,6 +16,8 @@ from drivers.indices import MEMBER, ROW, substitute
 from drivers.points import CommandSpec, Condition, Derived, FixedWrite, Lookup, Point, Source
 from drivers.reading import Absence, NoAnswer, Raw
 
+NUMBER_DIGITS_MAX = 10  # of an OID's arc (RFC 2578: below 2**32)
+
 Column = Mapping[str, Raw | NoAnswer]
 """The rows of one column of a table: index → raw value."""
 
@@ -73,7 +75,7 @@ class Members:
         if self.is_text:
             codes = [str(ord(letter)) for letter in name]
             return Member(name, ".".join([str(len(name)), *codes]))
-        if not (name.isascii() and name.isdecimal()):
+        if not (name.isascii() and name.isdecimal() and len(name) <= NUMBER_DIGITS_MAX):
             return None
         return Member(str(int(name)), str(int(name)))
 
@@ -221,7 +223,7 @@ def _at_model(source: Source, models: Mapping[int, int]) -> Source:
         if model in models:
             base = models[model]
             factor = source.scale_factor
-            return replace(
+            placed = replace(
                 source,
                 address=base + source.address,
                 scale_factor=None if factor is None else base + factor,
@@ -231,6 +233,10 @@ def _at_model(source: Source, models: Mapping[int, int]) -> Source:
                     *(_moved(c, base) for c in source.conditions),
                 ),
             )
+            if max(address + count for _, address, count in placed.blocks) > 65536:
+                beyond = NoAnswer(Absence.ABSENT, f"model {model} would lie beyond every register")
+                return replace(source, nothing=beyond)
+            return placed
     ids = ", ".join(map(str, source.models))
     return replace(source, nothing=NoAnswer(Absence.ABSENT, f"the device has no model {ids}"))
 

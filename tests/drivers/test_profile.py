@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ effect_delay_ms_max = 1000
 """
 POINT = '[[point]]\nname = "input.realpower"\nunit = "W"\n'
 COMMAND = '[[command]]\nname = "limit.realpower"\nunit = "W"\ntable = "holding"\naddress = 0\n'
+ROWS_OF_WORDS = SNMP + (
+    '[[point]]\nname = "input.{n}.current"\nunit = "A"\noid = "1.3.1.{n}"\n'
+    'each = { n = { words = ["%s"] } }'
+)
 
 
 def faults_of(text: str) -> tuple[str, ...]:
@@ -150,6 +155,180 @@ def test_a_fault_is_told_with_its_place(text: str, fault: str) -> None:
     assert any(fault in told for told in faults_of(text)), faults_of(text)
 
 
+OVER = "over = { a = { count = 256 }, b = { count = 256 }, c = { count = 64 } }\n"
+DEEP = "[" * 3000 + "]" * 3000
+LONG = "1" * 3000
+STATUS = '[[point]]\nname = "o.status"\n'
+LOAD = '[[command]]\nname = "o.load"\nconfirm = "none"\nwhy = "w"\ntable = "holding"\naddress = 0\n'
+METER = MODBUS + POINT + 'table = "input"\naddress = 100\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"a = {DEEP}", "x.toml: a line is longer than 4096 characters"),
+        ("a = " + DEEP.replace("[", "[\n"), "x.toml: not TOML: nested too deep"),
+        (f"a.{'a.' * 99}b = 1", "is nested more than 16 deep"),
+        (SNMP + POINT + f'oid = "1.3.1"\nscale = {LONG}\n', "point.1.scale is a number of more"),
+        (SNMP + POINT + f"oid = 0x{'f' * 4000}", "point.1.oid is a number of more than 64 bits"),
+        (SNMP + POINT + 'oid = "1.3.1"\nabsent = [18446744073709551616]', "absent.1 is a number"),
+        (SNMP + POINT + f'oid = "1.3.1"\n# {LONG * 2}', "a line is longer"),
+        (SNMP + "#\n" * 140_000, "longer than 262144 characters"),
+        (SNMP + POINT + f"sum = \"a.{{a}}-{{b}}-{{c}}\"\n{OVER}", "over makes more than 256 rows"),
+        (
+            SNMP + "[[point]]\nname = \"a.{n}\"\nunit = \"W\"\neach = { n = { count = 256 } }\n"
+            'oid = "1.3.{n}"\nabsent = [' + "1,\n" * 1000 + "]",
+            "its rows say more than 200000 things",
+        ),
+        (
+            SNMP + POINT + "over = { n = { count = 256 } }\nsum = [" + '"a.{n}",\n' * 1000 + "]",
+            "its rows say more than 200000 things",
+        ),
+        (SNMP + STATUS + 'oid = "1.3.1"\ntype = "text"\nitem = "{row}"', "item = '{row}' is"),
+        (SNMP + STATUS + 'oid = "1.3.1"\ntype = "text"\nitem = "{n}"', "item = '{n}' is not in"),
+        (
+            SNMP.replace("[limits]", '[members]\ncolumn = "1.3.5"\n[limits]') + STATUS
+            + 'oid = "1.3.1"\ntype = "text"\nitem = "{member}"',
+            "item = '{member}' is not in each",
+        ),
+        (
+            SNMP.replace("[limits]", '[members]\ncolumn = "1.3.5"\n[limits]')
+            + '[identity]\nmodel = [{ oid = "1.3.1", item = "{member}" }]\n'
+            + POINT + 'oid = "1.3.1"',
+            "item = '{member}' is not in each",
+        ),
+        (
+            SNMP + '[[point]]\nname = "o.{n}.name"\noid = "1.3.1"\ntype = "text"\nitem = "{n}"\n'
+            "each = { n = { first = 0, count = 3 } }",
+            "item counts from 1, and {n} from 0",
+        ),
+        (METER + "counter_bits = 1", "counter_bits = 1 is not between 8 and 64"),
+        (METER + 'type = "float32"\ncounter_bits = 32', "type = 'float32' does not wrap"),
+        (
+            METER + '[[point.otherwise]]\ntable = "input"\naddress = 1\ncounter_bits = 32',
+            "rounds are counted in a point's first place only",
+        ),
+        (METER + "scale_factor = -1", "scale_factor = -1 is not between 0 and 65535"),
+        (
+            MODBUS + '[[point]]\nname = "a.{n}"\nunit = "W"\ntable = "input"\naddress = 0\n'
+            "scale_factor = 2\neach = { n = { count = 3, stride = 100 } }",
+            "199 registers must be read in one piece",
+        ),
+        (
+            MODBUS + '[[point]]\nname = "a.{n}"\nunit = "W"\nmodel = 7\noffset = 15000\n'
+            "each = { n = { count = 3, stride = 400 } }",
+            "the last register would be 15800",
+        ),
+        (MODBUS + POINT + "model = 7\noffset = 15536", "15536 is not between 0 and 15535"),
+        (METER + "scale = 1e-300", "scale = 1e-300 is not between 1e-09 and 1e+09"),
+        (METER + "range = [0, 1e300]", "goes beyond 1e+18"),
+        (MODBUS + LOAD + "enum = { on = 65536 }", "'on' = 65536 does not fit type = 'uint16'"),
+        (MODBUS + LOAD + "enum = { on = 1 }\nfirst = [{ address = 1, table = \"holding\","
+         " value = -1 }]", "value = -1 does not fit type = 'uint16'"),
+        (MODBUS + LOAD + "enum = { on = 1 }\nthen = [{ address = 1, table = \"coil\", value = 2 }]",
+         "value = 2 does not fit type = 'bit'"),
+        (MODBUS + LOAD + "enum = { on = 1 }\nfirst = [{ address = 1, table = \"holding\","
+         " type = \"text\", value = 1 }]", "a command writes a number"),
+        (MODBUS + LOAD + "enum = { on = 1 }\nfirst = [{ address = 1, table = \"input\","
+         " value = 1 }]", "table = 'input' cannot be written"),
+        (MODBUS + LOAD + "enum = { on = 1 }\nthen = [{ address = 1, table = \"discrete\","
+         " value = 1 }]", "table = 'discrete' cannot be written"),
+        (SNMP + POINT + 'oid = "1.99.1"', "'1.99.1' is not an OID"),
+        (SNMP + POINT + 'oid = "3.1.1"', "'3.1.1' is not an OID"),
+        (SNMP + POINT + 'oid = "1.3.4294967296"', "'1.3.4294967296' is not an OID"),
+        (SNMP + POINT + 'oid = "1.3.1{n}"', "'1.3.1{n}' is not an OID"),
+        (SNMP + POINT + f'oid = "1.3{".1" * 127}"', "is not an OID"),
+        (SNMP.replace("9.1", "9.{n}") + POINT + 'oid = "1.3.1"', "9.{n}' is not an OID"),
+        (ROWS_OF_WORDS % "L 1", "'L 1' cannot stand in a name"),
+        (ROWS_OF_WORDS % "L.1", "'L.1' cannot stand in a name"),
+        (ROWS_OF_WORDS % "{L}", "'{L}' cannot stand in a name"),
+        (MODBUS + "[match]\nmodels = [true]\n" + POINT + "model = 7\noffset = 1", "models only"),
+        (
+            SNMP + '[[point]]\nname = "a.{}"\nunit = "W"\noid = "1.3.{}"\neach = { "" = {} }',
+            "'' is not a word of letters and digits",
+        ),
+        (SNMP.replace('"x"', '"{}"') + POINT + 'oid = "1.3.1"', "name = '{}' is not letters"),
+        (
+            SNMP.replace("[limits]", '[members]\ncolumn = "1.3.5"\nfirst = "x"\n[limits]')
+            + POINT + 'oid = "1.3.1"',
+            "first = 'x' cannot be a member",
+        ),
+        (METER + 'only_if = { address = 1, is = ["on"] }', "is compared with numbers only"),
+        (METER + "valid_if = { address = 1, is = [-1] }", "is = -1 is not between 0 and 65535"),
+        (METER + "unless = { address = 1, is = [65536] }", "is = 65536 is not between 0 and 65535"),
+        (METER + 'unless = { table = "coil", address = 1, is = [2] }', "is not between 0 and 1"),
+        (
+            SNMP + POINT + 'oid = "1.3.{row}"\nrow = { "1.3.2" = 1 }\n'
+            'only_if = { oid = "1.3.4", is = ["{row}"] }',
+            '"{row}" never',
+        ),
+        (MODBUS + POINT + 'table = "input"\naddress = 1\ntype = "text"\nscale_factor = 9',
+         "a text is not multiplied"),
+        (
+            MODBUS + '[identity]\nmodel = [{ table = "input", address = 9, type = "uint16" }]\n'
+            + POINT + 'table = "input"\naddress = 1',
+            "type = 'uint16' is not one of text",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_device_could_have_is_a_fault(text: str, fault: str) -> None:
+    assert any(fault in told for told in faults_of(text)), faults_of(text)
+
+
+def test_a_fault_shows_no_more_of_a_value_than_can_be_read() -> None:
+    names = ", ".join(f'"a{n}"' for n in range(500))
+    assert all(len(fault) < 300 for fault in faults_of(SNMP + POINT + f"scale = [{names}]"))
+
+
+def test_sums_of_sums_go_so_deep_and_no_deeper() -> None:
+    def chain(length: int) -> str:
+        rows = [f'[[point]]\nname = "a.n{n}"\nunit = "W"\nsum = "a.n{n - 1}"\n'
+                for n in range(1, length + 1)]  # fmt: skip
+        return SNMP + '[[point]]\nname = "a.n0"\nunit = "W"\noid = "1.3.1"\n' + "".join(rows)
+
+    assert len(check_profile(chain(8), "x.toml").points) == 9
+    assert faults_of(chain(9)) == ("x.toml: calculated from each other over 9 points in a row",)
+
+
+RINGS = ("xy", "yx", "zx", "vw", "wv", "uu")  # z is on none of them
+
+
+def test_points_that_are_calculated_from_each_other_are_told_each() -> None:
+    rows = [f'[[point]]\nname = "a.{a}"\nunit = "W"\nsum = "a.{b}"\n' for a, b in RINGS]
+    assert faults_of(SNMP + "".join(rows)) == (
+        'x.toml: [[point]] number 1 "a.x": a.x is calculated from itself',
+        'x.toml: [[point]] number 2 "a.y": a.y is calculated from itself',
+        'x.toml: [[point]] number 4 "a.v": a.v is calculated from itself',
+        'x.toml: [[point]] number 5 "a.w": a.w is calculated from itself',
+        'x.toml: [[point]] number 6 "a.u": a.u is calculated from itself',
+    )
+
+
+def test_what_is_expanded_stays_within_bounds() -> None:
+    rows = "".join(f'[[point]]\nname = "a.{{n}}.w{n}"\nunit = "W"\noid = "1.3.{n}.{{n}}"\n'
+                   "each = { n = { count = 256 } }\n" for n in range(2000))  # fmt: skip
+    before_s = time.process_time()
+    assert faults_of(SNMP + rows) == (
+        "x.toml: its rows say more than 200000 things: too much for a device",
+    )
+    assert time.process_time() - before_s < 5.0
+
+
+def test_a_word_of_a_sum_may_be_several_parts_of_a_name() -> None:
+    point = POINT.replace("input", "input.L1")
+    text = SNMP + point + 'oid = "1.3.1"\n' + POINT + (
+        'sum = "{of}.realpower"\nover = { of = { words = ["input.L1"] } }\n'
+    )  # fmt: skip
+    assert check_profile(text, "x.toml").point("input.realpower").sources == (
+        Derived("sum", ("input.L1.realpower",)),
+    )
+
+
+def test_a_number_beyond_everything_is_no_reading_where_no_range_is_told() -> None:
+    point = check_profile(SNMP + POINT + 'oid = "1.3.1"', "x.toml").points[0]
+    assert (point.low, point.high) == (-1e18, 1e18)
+
+
 def test_every_fault_is_told_at_once() -> None:
     text = SNMP + POINT + 'oid = "1.3.x"\nscael = 1\nrange = [2, 1]\n' + (
         '[[point]]\nname = "input.voltage"\noid = "1.3.2"\n'
@@ -231,7 +410,7 @@ def test_every_shipped_profile_is_sound_and_names_the_devices_delay() -> None:
     profiles = {name: load_profile(name) for name in profile_names()}
     assert len(profiles) >= 70
     assert all(p.limits.effect_delay_ms_max > 0 for p in profiles.values() if p.commands)
-    assert profiles["apc-rpdu2"].limits.effect_delay_ms_max == 4000
+    assert profiles["apc-rpdu2"].limits.effect_delay_ms_max == 10_000
     assert profiles["generic-power-limit"].limits.effect_delay_ms_max == 1000
 
 

@@ -37,6 +37,7 @@ def test_a_url_can_only_mean_a_number_where_members_are_numbers() -> None:
     assert CHAIN.named("007") == Member("7", "7")
     assert CHAIN.named("a") is None
     assert CHAIN.named("²") is None
+    assert CHAIN.named("9" * 5000) is None
 
 
 def test_the_member_stands_in_every_oid_and_condition() -> None:
@@ -89,6 +90,11 @@ def test_a_model_moves_its_registers_and_must_still_be_there() -> None:
     lacking = resolve(point, None, {}, {1: 40002}).sources[0]
     assert isinstance(lacking, Source)
     assert lacking.nothing is not None
+
+
+def test_a_model_that_would_lie_beyond_every_register_is_none() -> None:
+    source = Source("int16", table="holding", address=15535, models=(203,))
+    assert resolve_source(source, None, {}, {203: 60000}).nothing is not None
 
 
 def test_a_chain_of_models_is_followed_to_its_end() -> None:
