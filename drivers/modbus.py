@@ -9,6 +9,9 @@ where there is one, so that it costs nothing. What a late answer is, the line de
 
 A write is sent exactly once, and what acknowledges it must name its address and value.
 A read that the device refuses is split, down to single values; the ranges are remembered.
+
+A read has a deadline for all that it waits for: its turn, the connection, quiet on the
+line, and every answer. Others behind the same gateway may be switched off.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from drivers.modbus_wire import LineSettings
 from drivers.plan import Span
 from drivers.points import Source
 from drivers.reading import Absence, Answer, NoAnswer, Place
+from drivers.turns import Rank, Turn
 
 # Modbus Application Protocol 1.1b3, section 7
 _EXCEPTIONS = {1: "illegal function", 2: "illegal data address", 3: "illegal data value",
@@ -54,6 +58,11 @@ UNREACHED = (10, 11)  # the gateway's way to say that nobody answered
 STAND_IN_REGISTERS = (1, 2, 3, 4)
 STAND_IN_BITS = (1, 9, 17)
 STAND_INS_MAX = 8  # in one fetch; then the unit counts as silent
+
+# A write or an identification waits for its turn for at most so many of its timeouts. With
+# less than this share of its timeout left, a read is not sent: its answer would be late.
+TURN_TIMEOUTS_MAX = 10
+TIMEOUT_SHARE_MIN = 0.2
 
 # Device identification, 6.21: the basic objects 0 to 2, the regular ones 3 to 6.
 BASIC, REGULAR = (1, 0), (2, 3)
@@ -82,6 +91,7 @@ class ModbusUnit:
         self._line: Line | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused: set[Span] = set()  # merged reads that this unit does not like
+        self._is_silent = False  # it left the last request unanswered
 
     @property
     def dropped(self) -> int:
@@ -102,9 +112,8 @@ class ModbusUnit:
                 pending.extendleft(reversed(span.halves()))
                 continue
             if self._clock() >= deadline_s or stand_ins > STAND_INS_MAX:
-                silence = NoAnswer(Absence.TIMEOUT, f"{self._printed}: the read took too long")
-                return answers | self._nothing((span, *pending), silence)
-            choice, asked_at_s, outcome = await self._ask_for(span, timeout_s)
+                return answers | self._nothing((span, *pending), self._too_long())
+            choice, asked_at_s, outcome = await self._ask_for(span, timeout_s, deadline_s)
             pending.extendleft(reversed(choice.left))
             if choice.piece is None:  # a stand-in: only that it was answered counts
                 stand_ins += 1
@@ -125,7 +134,7 @@ class ModbusUnit:
         line = self._joined()
         if self._settings.framing == "rtu" and request.function in SINGLE_WRITES:
             await self._learn_echo(line, target, timeout_s)
-        _, outcome = await self._ask(_always(request), timeout_s)
+        _, outcome = await self._ask(_always(request), timeout_s, rank=Rank.WRITE)
         if isinstance(outcome, NoAnswer):
             return outcome
         return None if outcome.exception is None else _refusal(outcome.exception)
@@ -152,7 +161,7 @@ class ModbusUnit:
     # ── one request ──
 
     async def _ask_for(
-        self, span: Span, timeout_s: float
+        self, span: Span, timeout_s: float, until_s: float
     ) -> tuple[_Choice, float, Frame | NoAnswer]:
         chosen = [_Choice(read_request(self._unit, span.table, span.address, span.count), span)]
 
@@ -160,22 +169,51 @@ class ModbusUnit:
             chosen[0] = _choice(self._unit, span, owed)
             return chosen[0].request
 
-        asked_at_s, outcome = await self._ask(choose, timeout_s)
+        asked_at_s, outcome = await self._ask(choose, timeout_s, until_s)
         return chosen[0], asked_at_s, outcome
 
     async def _ask(
-        self, choose: Callable[[Unanswered], Request], timeout_s: float
+        self,
+        choose: Callable[[Unanswered], Request],
+        timeout_s: float,
+        until_s: float | None = None,
+        rank: Rank | None = None,
     ) -> tuple[float, Frame | NoAnswer]:
         """The instant of asking, and the answer. What is asked is chosen when the line is
         free: a late answer may just have changed what can be asked."""
-        line = self._joined()
-        async with line.lock:
-            asked_at_s = self._clock()
-            refused = await line.ready(timeout_s, self.pause_s, self._clock, self._printed)
+        line, clock = self._joined(), self._clock
+        if rank is None:
+            rank = Rank.READ_OF_THE_SILENT if self._is_silent else Rank.READ
+        if until_s is None:
+            until_s = clock() + TURN_TIMEOUTS_MAX * timeout_s
+
+        def patience_s() -> float:
+            return timeout_s if rank is Rank.WRITE else min(timeout_s, until_s - clock())
+
+        def is_time(turn: Turn) -> bool:
+            return turn.is_wanted and patience_s() >= TIMEOUT_SHARE_MIN * timeout_s
+
+        async def talk(turn: Turn) -> tuple[float, Frame | NoAnswer]:
+            begun_at_s = clock()
+            if not is_time(turn):
+                return begun_at_s, self._too_long()
+            left_s = until_s - begun_at_s
+            refused = await line.ready(timeout_s, self.pause_s, clock, self._printed, left_s=left_s)
             if refused is not None:
-                return asked_at_s, refused
+                return begun_at_s, refused
+            if not is_time(turn):
+                return begun_at_s, self._too_long()
             request = choose(line.unanswered(self._unit))
-            return await line.exchange(request, timeout_s, self._clock, self._printed)
+            told = await line.exchange(request, patience_s(), clock, self._printed)
+            self._is_silent = _is_silence(told[1])
+            return told
+
+        told = await line.turns.speak(talk, rank=rank, wait_s=until_s - clock())
+        return told or (clock(), self._too_long())
+
+    def _too_long(self) -> NoAnswer:
+        text = f"{self._printed}: it took too long, with all that waits for this line"
+        return NoAnswer(Absence.TIMEOUT, text)
 
     def _joined(self) -> Line:
         loop = asyncio.get_running_loop()
@@ -298,6 +336,12 @@ def _places(span: Span) -> list[tuple[str, int]]:
     return [(span.table, address + n) for address, count in span.values for n in range(count)]
 
 
+def _is_silence(outcome: Frame | NoAnswer) -> bool:
+    if isinstance(outcome, NoAnswer):
+        return outcome.absence is Absence.TIMEOUT
+    return outcome.exception in UNREACHED
+
+
 def _refusal(code: int) -> NoAnswer:
     text = f"exception {code}, {_EXCEPTIONS.get(code, 'unknown')}"
     return NoAnswer(Absence.TIMEOUT if code in UNREACHED else Absence.REFUSED, text)
@@ -366,7 +410,7 @@ def _leave(unit: ModbusUnit, loop: asyncio.AbstractEventLoop, line: Line) -> Non
     _, units = _lines.get((loop, unit._key), (line, set()))
     units.discard(unit)
     if not units:
-        line.hang_up()
+        line.close()
         _lines.pop((loop, unit._key), None)
         if not line.owes:
             _debts.pop(unit._key, None)

@@ -2,12 +2,13 @@
 
 Many gateways bear one connection, and a bus has one talker at a time. So all units
 behind one host and port, or one serial path, share one line: one request is sent, and
-nothing else until it is answered or given up. Connecting again is ours (from 0.2 s,
-doubling to 2 s, between failed attempts). Nothing is ever sent twice.
+nothing else until it is answered or given up (`drivers.turns`). Connecting again is ours
+(from 0.2 s, doubling to 2 s, between failed attempts). Nothing is ever sent twice.
 
 Modbus TCP numbers its requests: an answer with another transaction or unit is dropped
 and counted, and the connection is closed after a timeout, as it is after bytes that are
-not Modbus.
+not Modbus. A gateway may hand what is late to whoever connects next, also to the next
+process: so all lines count on together, from a number that is drawn at the start.
 
 RTU numbers nothing, on a serial port as over TCP. Closing a connection would not help
 (the gateway may hand a late answer to the next one), so it is kept, and what comes late
@@ -33,8 +34,10 @@ long as no read was answered without an echo, the first copy counts as the echo.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from drivers.modbus_frames import (
     SINGLE_WRITES,
@@ -49,6 +52,7 @@ from drivers.modbus_frames import (
 from drivers.modbus_order import Unanswered, Verdict
 from drivers.modbus_wire import CannotOpen, LineSettings, Wire, open_wire
 from drivers.reading import Absence, NoAnswer
+from drivers.turns import Turns
 
 BACKOFF_S_MIN = 0.2
 BACKOFF_S_MAX = 2.0
@@ -63,12 +67,14 @@ SILENCES_MAX = 3  # then a unit is not drained for, and a gateway's connection i
 DRAINS_MAX = 4  # a line that is not quiet for one of so many timeouts never will be
 FRAME_BYTES_MAX = 256
 
+_transactions = count(secrets.randbelow(0x10000))
+
 
 class Line:
-    """One connection. Its methods are called with `lock` held."""
+    """One connection. Its methods are called in a turn of `turns`."""
 
     def __init__(self, settings: LineSettings, debts: dict[int, Unanswered]) -> None:
-        self.lock = asyncio.Lock()
+        self.turns = Turns()
         self.dropped = 0
         self.echoes: bool | None = None  # until a read was answered
         self._settings = settings
@@ -77,7 +83,8 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._debts = debts
         self._wire: Wire | None = None
-        self._transaction = 0
+        self._is_asking = False
+        self._is_closed = False
         self._backoff_s = 0.0
         self._closed_until_s = 0.0
         self._answered_at_s = 0.0
@@ -87,26 +94,38 @@ class Line:
 
     @property
     def owes(self) -> bool:
-        return any(self._debts.values())
+        """If something was asked that may still be answered."""
+        return self._is_asking or any(self._debts.values())
 
     def unanswered(self, unit: int) -> Unanswered:
         """What this unit may still answer. Nothing on TCP, where answers have numbers."""
         return self._debts.setdefault(unit, Unanswered())
 
     async def ready(
-        self, timeout_s: float, pause_s: float, clock: Callable[[], float], where: str
+        self,
+        timeout_s: float,
+        pause_s: float,
+        clock: Callable[[], float],
+        where: str,
+        *,
+        left_s: float,
     ) -> NoAnswer | None:
-        """Connects, and waits until a request may be sent; or says why none may."""
+        """Connects, and waits until a request may be sent, at most for `left_s`; or says
+        why none may."""
+        until_s = self._loop.time() + left_s
+        closed = NoAnswer(Absence.TIMEOUT, f"{where}: the connection was closed")
+        if self._is_closed:
+            return closed
         try:
-            wire = await self._connected(timeout_s, clock)
+            wire = await self._connected(min(timeout_s, max(0.0, left_s)), clock)
         except CannotOpen as error:
             return NoAnswer(Absence.TIMEOUT, f"{where}: no connection ({error})")
-        if not await self._quiet(wire, pause_s, timeout_s):
-            text = f"{where}: the line is never quiet: noise, or another master"
-            return NoAnswer(Absence.TIMEOUT, text)
-        if wire is not self._wire or wire.is_lost:
-            return NoAnswer(Absence.TIMEOUT, f"{where}: the connection was closed")
-        return None
+        unquiet = await self._unquiet(wire, pause_s, timeout_s, until_s)
+        if unquiet:
+            return NoAnswer(Absence.TIMEOUT, f"{where}: {unquiet}")
+        if self._is_closed:
+            self._hang_up()
+        return closed if wire is not self._wire or wire.is_lost else None
 
     async def exchange(
         self, request: Request, timeout_s: float, clock: Callable[[], float], where: str
@@ -119,6 +138,7 @@ class Line:
         assert wire is not None
         dropped_before = self.dropped
         asked_at_s = clock()
+        self._is_asking = True
         try:
             talk = self._exchange_rtu if self._is_rtu else self._exchange_tcp
             outcome = await talk(wire, request, timeout_s)
@@ -126,6 +146,8 @@ class Line:
             # Cancelled: what comes next may belong to this request.
             self._give_up(request, timeout_s)
             raise
+        finally:
+            self._is_asking = False
         if isinstance(outcome, Frame):
             self._answered_at_s = self._loop.time()
             return asked_at_s, outcome
@@ -135,17 +157,22 @@ class Line:
             text += "; what came was late, damaged or foreign"
         return asked_at_s, NoAnswer(outcome.absence, text)
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
+        """For good: who still waits for this line is told so."""
+        self._is_closed = True
+        self._hang_up()
+
+    # ── the connection ──
+
+    def _hang_up(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
 
-    # ── the connection ──
-
     async def _connected(self, timeout_s: float, clock: Callable[[], float]) -> Wire:
         if self._wire is not None and not self._wire.is_lost:
             return self._wire
-        self.hang_up()
+        self._hang_up()
         if clock() < self._closed_until_s:
             raise CannotOpen("it was refused a moment ago")
         try:
@@ -159,7 +186,7 @@ class Line:
 
     def _give_up(self, request: Request, timeout_s: float) -> None:
         if not self._is_rtu:
-            self.hang_up()
+            self._hang_up()
             return
         owed = self.unanswered(request.unit)
         owed.give_up(request)
@@ -168,10 +195,10 @@ class Line:
         self._drain_s = self._gap_s if is_dead else max(timeout_s, self._gap_s)
         self._silences += 1
         if self._silences % SILENCES_MAX == 0 and not self._settings.path:
-            self.hang_up()  # a gateway that was switched off and on knows nothing of us
+            self._hang_up()  # a gateway that was switched off and on knows nothing of us
 
-    async def _quiet(self, wire: Wire, pause_s: float, timeout_s: float) -> bool:
-        """Waits for the pause, and on RTU until nothing comes any more; False: it never ends."""
+    async def _unquiet(self, wire: Wire, pause_s: float, timeout_s: float, until_s: float) -> str:
+        """Waits for the pause, and on RTU until nothing comes any more; or why it does not."""
         gap_s = max(self._gap_s, pause_s)
         give_up_at_s = self._loop.time() + gap_s + DRAINS_MAX * max(self._drain_s, timeout_s)
         while True:
@@ -187,26 +214,27 @@ class Line:
             if now_s >= free_at_s:
                 break
             if now_s >= give_up_at_s:
-                return False
+                return "the line is never quiet: noise, or another master"
+            if free_at_s >= until_s:
+                return "the line is not quiet in time"
             await asyncio.sleep(free_at_s - now_s)
         self._drain_s = 0.0
         if self._is_rtu and wire.received:
             self.dropped += 1
             wire.received.clear()
-        return True
+        return ""
 
     # ── TCP ──
 
     async def _exchange_tcp(
         self, wire: Wire, request: Request, timeout_s: float
     ) -> Frame | NoAnswer:
-        # Counted on over connections, so that no late answer has the number of a new request.
-        self._transaction = self._transaction % 0xFFFF + 1
+        transaction = next(_transactions) & 0xFFFF
         deadline_s = self._loop.time() + timeout_s
-        wire.send(tcp_frame(request.unit, request.pdu, self._transaction))
+        wire.send(tcp_frame(request.unit, request.pdu, transaction))
         while True:
             try:
-                frame = self._next_tcp(wire, request)
+                frame = self._next_tcp(wire, request, transaction)
             except DamagedStream:
                 self.dropped += 1
                 return NoAnswer(Absence.TIMEOUT, "what it sends is not Modbus TCP")
@@ -218,11 +246,11 @@ class Line:
             if not await self._news(wire, deadline_s):
                 return self._silence(wire, timeout_s)
 
-    def _next_tcp(self, wire: Wire, request: Request) -> Frame | None:
+    def _next_tcp(self, wire: Wire, request: Request, transaction: int) -> Frame | None:
         while (cut := cut_tcp(bytes(wire.received))) is not None:
-            used, transaction, frame = cut
+            used, number, frame = cut
             del wire.received[:used]
-            if (transaction, frame.unit) == (self._transaction, request.unit):
+            if (number, frame.unit) == (transaction, request.unit):
                 return frame
             self.dropped += 1
         return None

@@ -2,7 +2,7 @@
 
 Everything that does not depend on a library: which requests (`snmp_plan`), how large
 (`snmp_bearing`), and the rules of the line. An agent has one outstanding request; all
-who speak to the same host and port wait for each other, as the members of a daisy chain
+who speak to the same host and port take turns (`turns`), as the members of a daisy chain
 are separate devices behind one agent. A datagram may be lost: what was asked is asked
 once more if the agent has answered before in the same fetch, beginning with its smallest
 part, as the agent may have found it too much. Otherwise the first silence ends the
@@ -42,10 +42,13 @@ from drivers.snmp_plan import (
     plan_fetch,
 )
 from drivers.snmp_pysnmp import pysnmp_home
+from drivers.turns import Rank, Turn, Turns
 
 __all__ = ["HOMES", "SnmpAgent", "Temper", "Walked"]
 
 HOMES = ("pysnmp", "gufo")
+
+TURN_TIMEOUTS_MAX = 10  # a SET waits for its turn for at most so many of its timeouts
 
 ABSENT_MAX = 20_000  # objects of one agent that are remembered as not there
 
@@ -137,11 +140,22 @@ class SnmpAgent:
     ) -> NoAnswer | None:
         """Sends one SET, once. None: the agent accepted it."""
         line = self._own_line()
-        async with line.lock:
-            await line.pause(self._clock)
-            outcome = await self._home.set(oid, raw, type_, timeout_s)
-            line.free_at_s = self._clock()
+
+        async def talk(turn: Turn) -> Outcome:
+            await line.pause(self._clock, line.pause_s)
+            if not turn.is_wanted:
+                return Silence()
+            try:
+                return await self._home.set(oid, raw, type_, timeout_s)
+            finally:
+                line.ended_at_s = self._clock()
+
+        wait_s = TURN_TIMEOUTS_MAX * timeout_s
+        outcome = await line.turns.speak(talk, rank=Rank.WRITE, wait_s=wait_s)
         match outcome:
+            case None:
+                text = f"{self._address.printed}: not sent, the agent was busy for {wait_s:g} s"
+                return NoAnswer(Absence.TIMEOUT, text)
             case Told(status=0):
                 line.bearing.is_alive = True
                 return None
@@ -180,17 +194,23 @@ class SnmpAgent:
     async def _exchange(
         self, request: Request, temper: Temper, deadline_s: float
     ) -> tuple[float, float, Outcome]:
-        """One request when the line is free: how long it could take, its start and its end."""
-        line = self._own_line()
-        async with line.lock:
-            await line.pause(self._clock)
-            asked_at_s = self._clock()
+        """One request in its turn: how long it could take, when it was sent, and what came."""
+        line, clock = self._own_line(), self._clock
+
+        async def talk(turn: Turn) -> tuple[float, float, Outcome]:
+            await line.pause(clock, temper.pause_s)
+            asked_at_s = clock()
             timeout_s = min(temper.timeout_s, deadline_s - asked_at_s)
-            if timeout_s <= 0:
+            if timeout_s <= 0 or not turn.is_wanted:
                 return 0.0, asked_at_s, Silence()
-            outcome = await self._send(request, timeout_s)
-            line.free_at_s = self._clock() + temper.pause_s
-        return timeout_s, asked_at_s, outcome
+            line.pause_s = temper.pause_s
+            try:
+                return timeout_s, asked_at_s, await self._send(request, timeout_s)
+            finally:
+                line.ended_at_s = clock()
+
+        told = await line.turns.speak(talk, rank=Rank.READ, wait_s=deadline_s - clock())
+        return told or (0.0, clock(), Silence())
 
     async def _send(self, request: Request, timeout_s: float) -> Outcome:
         if request.kind == "get":
@@ -299,17 +319,22 @@ class _Round:
 
 
 class _Line:
-    """One request at a time, and what the agent at its end bears."""
+    """One request at a time, and what the agent at its end bears.
+
+    `pause_s` is what the last read kept between requests; a SET keeps it, too.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.lock = asyncio.Lock()
+        self.turns = Turns()
         self.bearing = Bearing()
-        self.free_at_s = float("-inf")
+        self.ended_at_s = float("-inf")
+        self.pause_s = 0.0
         self.absent: set[str] = set()  # asked by name and not there
 
-    async def pause(self, clock: Callable[[], float]) -> None:
-        wait_s = self.free_at_s - clock()
+    async def pause(self, clock: Callable[[], float], pause_s: float) -> None:
+        """Until the last answer was `pause_s` ago."""
+        wait_s = self.ended_at_s + pause_s - clock()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 

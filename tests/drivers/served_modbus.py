@@ -83,7 +83,13 @@ async def serving(
         return pdu
 
     server = ModbusTcpServer(
-        devices, address=("127.0.0.1", port), framer=framer, identity=identity, trace_pdu=hear
+        devices,
+        address=("127.0.0.1", port),
+        framer=framer,
+        # pymodbus keeps the identity of the last server for all of this process: a server
+        # without one of its own is given an empty one.
+        identity=identity or ModbusDeviceIdentification(),
+        trace_pdu=hear,
     )
     await server.serve_forever(background=True)
     try:

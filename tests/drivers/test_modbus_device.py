@@ -351,7 +351,7 @@ def test_a_slow_device_ends_the_read_at_its_limit() -> None:
     async def use(device: Device) -> Snapshot:
         return await device.read()
 
-    limits = "read_ms_max = 150\nregisters_per_read_max = 4"
+    limits = "read_ms_max = 180\nregisters_per_read_max = 4"
     unit = meter_unit(delays_s=[0.1, 0.1, 0.1, 0.1])
     found = shown(with_device(unit, meter(limits), use))
     assert len(found) == 4

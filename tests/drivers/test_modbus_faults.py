@@ -21,7 +21,7 @@ from served_rtu import Fate, RtuBus, rtu_over_serial, rtu_over_tcp
 from drivers import modbus, modbus_line
 from drivers.address import ModbusAddress, parse_url
 from drivers.modbus import ModbusUnit
-from drivers.modbus_frames import Frame, Request
+from drivers.modbus_frames import Frame, Request, Shape
 from drivers.modbus_order import Unanswered, Verdict
 from drivers.plan import Span
 from drivers.points import Source
@@ -241,6 +241,81 @@ def test_a_late_answer_is_remembered_when_the_line_is_closed_and_opened_again() 
     assert false_values(bus, answers) == []
     assert bus.connections == 2
     assert [count for _, _, _, count in bus.heard][:2] != [2, 2]
+
+
+async def left_alone(bus: RtuBus, unit: ModbusUnit, span: Span) -> None:
+    """A read of `span` that is given up by who asked, when the bus has heard it."""
+    heard = len(bus.heard)
+    reading = asyncio.ensure_future(unit.fetch([span], timeout_s=TIMEOUT_S * 4, read_s_max=5))
+    for _ in range(2000):  # at most 2 s
+        if len(bus.heard) > heard:
+            break
+        await asyncio.sleep(0.001)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert reading.cancelled()
+
+
+@pytest.mark.parametrize("delay_s", [0.02, 0.05, TIMEOUT_S * 5])
+def test_the_answer_to_a_read_that_was_left_alone_is_not_the_next_ones(delay_s: float) -> None:
+    async def use(url: str) -> tuple[dict[Place, Answer], NoAnswer | None]:
+        unit = unit_at(f"{url}/1")
+        await left_alone(bus, unit, ONE[0])
+        answers = await unit.fetch([ONE[1]], timeout_s=TIMEOUT_S * 4, read_s_max=5)
+        await left_alone(bus, unit, ONE[0])
+        done = await unit.write(LIMIT, 900, timeout_s=TIMEOUT_S * 4)
+        await unit.close()
+        return answers, done
+
+    fast = Fate(0.01)
+    bus = RtuBus(fates=[Fate(delay_s), fast, fast, fast])
+    answers, done = with_bus(bus, use)
+    assert is_complete(answers) and false_values(bus, answers) == []
+    assert done is None
+
+
+def test_a_write_after_a_read_that_was_left_alone_waits_for_its_answer_and_no_longer() -> None:
+    async def use(url: str) -> float:
+        unit = unit_at(f"{url}/1")
+        await unit.fetch([ONE[0]], timeout_s=1.0, read_s_max=5)
+        await left_alone(bus, unit, ONE[0])
+        began_s = time.monotonic()
+        assert await unit.write(LIMIT, 900, timeout_s=1.0) is None
+        took_s = time.monotonic() - began_s
+        await unit.close()
+        return took_s
+
+    bus = RtuBus(fates=[Fate(), Fate(0.05)])
+    assert with_bus(bus, use) < 0.15  # not the timeout, nor a time of quiet after it
+
+
+def test_a_line_that_is_closed_over_an_open_request_remembers_it() -> None:
+    async def use(url: str) -> dict[Place, Answer]:
+        unit = unit_at(f"{url}/1")
+        await left_alone(bus, unit, ONE[0])
+        await unit.close()
+        again = unit_at(f"{url}/1")
+        answers = await again.fetch([ONE[1]], timeout_s=TIMEOUT_S * 4, read_s_max=5)
+        await again.close()
+        return answers
+
+    bus = RtuBus(fates=[Fate(0.05), Fate(0.05)])
+    answers = with_bus(bus, use)
+    assert false_values(bus, answers) == []
+    assert bus.connections == 2
+    assert [count for _, _, _, count in bus.heard][:2] != [2, 2]
+
+
+def test_a_request_that_ends_with_its_event_loop_is_still_owed() -> None:
+    async def run() -> None:
+        port = await served.__aenter__()  # still there when the loop ends
+        await left_alone(bus, unit_at(f"modbus+rtutcp://127.0.0.1:{port}/1"), ONE[0])
+
+    bus = RtuBus(fates=[Fate(0, "lost")])
+    served = rtu_over_tcp(bus)
+    asyncio.run(run())
+    (debts,) = modbus._debts.values()
+    assert debts[1].is_owed(Shape(3, 6))
 
 
 def test_late_answers_are_counted() -> None:

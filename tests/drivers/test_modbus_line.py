@@ -348,6 +348,173 @@ def test_a_late_answer_that_a_gateway_hands_to_the_next_connection_is_not_taken(
     assert with_tcp(answer, use) == [Absence.TIMEOUT, 8]
 
 
+@pytest.mark.parametrize("other_url", [False, True])
+def test_a_late_answer_is_not_taken_after_the_line_was_closed_and_opened_again(
+    other_url: bool,
+) -> None:
+    """The gateway answers 0.15 s late, to whoever is connected then."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while request := await reader.readexactly(12):
+                number, address = int.from_bytes(request[:2], "big"), request[9:10]
+                answer = mbap(number, 1, b"\x03\x02" + address * 2)
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.15, lambda late=answer: writers[-1].write(late))
+
+    async def run() -> list[list[Any]]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        told = []
+        for address, timeout_s in ((7, 0.05), (8, 1.0)):
+            host = "localhost" if other_url and address == 8 else "127.0.0.1"
+            unit = unit_at(f"modbus://{host}:{port}/1")
+            span = Span("holding", address, 1, ((address, 1),))
+            told.append(raws(await fetch(unit, span, timeout_s=timeout_s)))
+            await unit.close()
+        server.close()
+        return told
+
+    assert asyncio.run(run()) == [[Absence.TIMEOUT], [0x0808]]
+
+
+def test_a_process_does_not_count_its_requests_from_where_the_last_one_did() -> None:
+    code = "from drivers import modbus_line; print(next(modbus_line._transactions))"
+    began = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                       env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).stdout
+        for _ in range(3)
+    }  # fmt: skip
+    assert len(began) > 1
+
+
+def test_a_read_that_is_left_alone_keeps_the_connection_and_the_next_waits_for_its_answer() -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while request := await reader.readexactly(12):
+                asked.append(request)
+                if len(asked) == 1:
+                    came.set()
+                    await answer_now.wait()
+                echo = request[7:] if request[7] == 6 else b"\x03\x02\x00\x07"
+                writer.write(mbap(int.from_bytes(request[:2], "big"), 1, echo))
+
+    async def run() -> NoAnswer | None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        unit = unit_at(f"modbus://127.0.0.1:{server.sockets[0].getsockname()[1]}/1")
+        reading = asyncio.ensure_future(fetch(unit, ONE, PAIR))
+        await asyncio.wait_for(came.wait(), 5)
+        waiting = asyncio.ensure_future(fetch(unit, ONE))
+        await asyncio.sleep(0)
+        writing = asyncio.ensure_future(unit.write(LIMIT, 900, timeout_s=1))
+        await asyncio.sleep(0.02)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert len(asked) == 1
+        answer_now.set()
+        done = await writing
+        await waiting
+        await unit.close()
+        server.close()
+        return done
+
+    came, answer_now = asyncio.Event(), asyncio.Event()
+    connected: list[asyncio.StreamWriter] = []
+    assert asyncio.run(run()) is None
+    assert [request[7] for request in asked] == [3, 6, 3]  # the write before who came first
+    assert len(connected) == 1
+
+
+def test_a_unit_that_is_closed_while_it_connects_leaves_no_connection_behind() -> None:
+    async def run() -> tuple[list[Any], bytes]:
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.put_nowait(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        unit = unit_at(f"modbus://127.0.0.1:{server.sockets[0].getsockname()[1]}/1")
+        reading = asyncio.ensure_future(fetch(unit, ONE, timeout_s=5.0))
+        for _ in range(2):  # until it connects
+            await asyncio.sleep(0)
+        await unit.close()
+        found = raws(await reading)
+        sent = await asyncio.wait_for(heard.get(), 5)
+        server.close()
+        return found, sent
+
+    assert asyncio.run(run()) == ([Absence.TIMEOUT], b"")
+
+
+# ── TCP: a read has one deadline ──────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def gateway(alive: int) -> AsyncIterator[int]:
+    """One unit answers, the others behind it are switched off."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while request := await reader.readexactly(12):
+                if request[6] == alive:
+                    number = int.from_bytes(request[:2], "big")
+                    writer.write(mbap(number, alive, b"\x03\x02\x00\x07"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def test_a_read_behind_dead_units_ends_at_its_deadline() -> None:
+    async def timed(unit: ModbusUnit, timeout_s: float, read_s_max: float) -> float:
+        began_s = time.monotonic()
+        await unit.fetch([ONE], timeout_s=timeout_s, read_s_max=read_s_max)
+        return time.monotonic() - began_s
+
+    async def run() -> tuple[list[float], float]:
+        async with gateway(alive=0) as port:
+            units = [unit_at(f"modbus://127.0.0.1:{port}/{n}") for n in range(1, 8)]
+            slow = asyncio.ensure_future(timed(units[0], 1.0, 1.0))
+            await asyncio.sleep(0)
+            took_s = await asyncio.gather(*(timed(unit, 0.15, 0.2) for unit in units[1:]))
+            await slow
+            alone_s = await timed(units[0], 1.0, 0.2)
+            for unit in units:
+                await unit.close()
+            return took_s, alone_s
+
+    took_s, alone_s = asyncio.run(run())
+    assert max(took_s) < 0.5
+    assert alone_s < 0.5
+
+
+def test_units_that_are_switched_off_do_not_starve_the_one_that_is_not() -> None:
+    """Seven timeouts are more than a read may take; the live one is asked before them."""
+
+    async def run() -> list[list[Any]]:
+        async with gateway(alive=8) as port:
+            units = [unit_at(f"modbus://127.0.0.1:{port}/{n}") for n in range(1, 9)]
+            for unit in units[:7]:
+                await unit.fetch([ONE], timeout_s=0.05, read_s_max=1.0)
+            found = await asyncio.gather(
+                *(unit.fetch([ONE], timeout_s=0.2, read_s_max=0.5) for unit in units)
+            )
+            for unit in units:
+                await unit.close()
+            return [raws(answers) for answers in found]
+
+    assert asyncio.run(run()) == [[Absence.TIMEOUT]] * 7 + [[7]]
+
+
 @pytest.mark.parametrize(
     ("pdu", "absence"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -354,6 +355,66 @@ def test_a_set_without_an_answer_is_not_sent_again(home: str) -> None:
     assert told is not None
     assert told.absence is Absence.TIMEOUT
     assert kinds(agent) == ["get", "set"]
+
+
+def test_a_set_keeps_the_pause_that_the_device_wants(home: str) -> None:
+    """Both after the answer before it, and before the request after it."""
+    temper = Temper(0.5, 5.0, 10, 10, pause_s=0.1)
+    agent, heard_at_s = pdu(), []
+    original = agent.datagram_received
+
+    def keep(data: bytes, sender: Any) -> None:
+        heard_at_s.append(time.monotonic())
+        original(data, sender)
+
+    agent.datagram_received = keep  # type: ignore[method-assign]
+
+    async def use(client: SnmpAgent) -> None:
+        await client.fetch([f"{COLUMN}.1"], temper=temper)
+        for number in (1, 2):
+            assert await client.write(f"{COLUMN}.1", number, "int32", timeout_s=0.5) is None
+        await client.fetch([f"{COLUMN}.1"], temper=temper)
+
+    asked(agent, home, use)
+    assert kinds(agent) == ["get", "set", "set", "get"]
+    assert all(b - a >= 0.099 for a, b in itertools.pairwise(heard_at_s))
+
+
+def test_a_set_goes_before_reads_that_wait_and_after_the_one_that_was_sent(home: str) -> None:
+    agent = pdu(delay_s=0.05)
+    temper = Temper(1.0, 5.0, oids_per_get_max=1, repetitions_max=0)
+
+    async def use(client: SnmpAgent) -> NoAnswer | None:
+        reading = [
+            asyncio.ensure_future(client.fetch(cells(range(1, 5)), temper=temper)) for _ in range(2)
+        ]
+        await asyncio.sleep(0.02)
+        told = await client.write(f"{COLUMN}.1", 1, "int32", timeout_s=1.0)
+        assert kinds(agent) in (["get", "set"], ["get", "set", "get"])
+        await asyncio.gather(*reading)
+        return told
+
+    assert asked(agent, home, use) is None
+
+
+def test_after_a_read_that_was_left_alone_a_set_waits_for_the_open_answer_only(home: str) -> None:
+    agent = pdu(delay_s=0.1)
+    temper = Temper(1.0, 5.0, oids_per_get_max=1, repetitions_max=0)
+
+    async def use(client: SnmpAgent) -> tuple[float, dict[str, object]]:
+        reading = asyncio.ensure_future(client.fetch(cells(range(1, 25)), temper=temper))
+        await asyncio.sleep(0.02)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        began_s = time.monotonic()
+        assert await client.write(f"{COLUMN}.1", 1, "int32", timeout_s=1.0) is None
+        took_s = time.monotonic() - began_s
+        return took_s, shown(await client.fetch([f"{COLUMN}.2"], temper=temper))
+
+    took_s, found = asked(agent, home, use)
+    assert 0.15 < took_s < 0.4  # the rest of one request, and its own
+    assert found == {f"{COLUMN}.2": 2}
+    assert kinds(agent) == ["get", "set", "get"]
 
 
 # ── which library ─────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pysnmp.proto import rfc1902
 from served_snmp import Agent, as_arcs, ber, ber_oid, serving
+from served_snmpd import SNMPD, running
 
 from drivers.address import SnmpAddress, parse_url
 from drivers.reading import Absence, Answer, NoAnswer
@@ -186,6 +188,18 @@ def test_answers_with_another_number_are_silence(home: str) -> None:
 def test_what_is_cut_off_or_garbage_is_silence(home: str, mangle: Callable[[bytes], bytes]) -> None:
     found = fetched(pdu(mangle=mangle), home, [f"{COLUMN}.1", f"{COLUMN}.2"])
     assert set(found.values()) == {Absence.TIMEOUT}
+
+
+@pytest.mark.parametrize(("scheme", "version"), [("snmp", 0), ("snmp1", 1)])
+def test_an_answer_of_another_version_is_no_answer(home: str, scheme: str, version: int) -> None:
+    """The version is the first integer of the message."""
+
+    def mangle(datagram: bytes) -> bytes:
+        at = datagram.index(b"\x02\x01")
+        return datagram[: at + 2] + bytes([version]) + datagram[at + 3 :]
+
+    found = fetched(pdu(mangle=mangle), home, [f"{COLUMN}.1"], scheme=scheme)
+    assert found == {f"{COLUMN}.1": Absence.TIMEOUT}
 
 
 def test_a_duplicate_is_not_the_next_answer(home: str) -> None:
@@ -394,6 +408,92 @@ def test_an_agent_that_vanishes_and_comes_back_is_read_again(home: str) -> None:
         return found
 
     assert asyncio.run(run()) == [7, Absence.TIMEOUT, 7, 7]
+
+
+def test_who_waits_for_the_agent_longer_than_a_read_may_take_leaves(home: str) -> None:
+    async def run() -> list[float]:
+        agent = pdu(silent=True)
+        slow, temper = Temper(1.0, 1.0, 5, 10), Temper(0.3, 0.35, 5, 10)
+        async with serving(agent):
+            clients = [SnmpAgent(address(agent), time.monotonic, home=home) for _ in range(6)]
+
+            async def timed(client: SnmpAgent) -> float:
+                began_s = time.monotonic()
+                answers = await client.fetch([f"{COLUMN}.1"], temper=temper)
+                assert shown(answers) == {f"{COLUMN}.1": Absence.TIMEOUT}
+                return time.monotonic() - began_s
+
+            first = asyncio.ensure_future(clients[0].fetch([f"{COLUMN}.1"], temper=slow))
+            await asyncio.sleep(0)
+            took_s = await asyncio.gather(*(timed(client) for client in clients[1:]))
+            await first
+            for client in clients:
+                await client.close()
+            return took_s
+
+    assert max(asyncio.run(run())) < 0.7
+
+
+# ── version 3 ─────────────────────────────────────────────────────────────────────
+
+
+class Slow(asyncio.DatagramProtocol):
+    """Stands between, and keeps what the agent says until it is let go."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.is_open = False
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self.transport = transport
+        self.asker: tuple[str, int] = ("", 0)
+
+    def datagram_received(self, data: bytes, sender: tuple[str, int]) -> None:
+        if sender[1] != self.port:
+            self.asker = sender
+            self.asked.append(data)
+            self.transport.sendto(data, ("127.0.0.1", self.port))
+        elif self.is_open:
+            self.transport.sendto(data, self.asker)
+        else:
+            self.kept.append(data)
+
+    def let_go(self) -> None:
+        self.is_open = True
+        for data in self.kept:
+            self.transport.sendto(data, self.asker)
+
+
+@pytest.mark.skipif(SNMPD is None, reason="NOT TESTED: snmpd is not installed (Debian: snmpd)")
+def test_an_snmpv3_set_that_nobody_waits_for_any_more_is_not_sent(tmp_path: Path) -> None:
+    """First the engine asks the agent who it is; the answer comes after the timeout."""
+    contact = "1.3.6.1.2.1.1.4.0"
+
+    async def run(port: int) -> tuple[object, object, int]:
+        transport, slow = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: Slow(port), local_addr=("127.0.0.1", 0)
+        )
+        between = transport.get_extra_info("sockname")[1]
+        parsed = parse_url(f"snmp3://ops@127.0.0.1:{between}", {})
+        assert isinstance(parsed, SnmpAddress)
+        agent = SnmpAgent(parsed, time.monotonic)
+        written = await agent.write(contact, b"too late", "text", timeout_s=0.5)
+        asked_before = len(slow.asked)
+        slow.let_go()
+        temper = Temper(2.0, 5.0, 10, 10)
+        answers = await agent.fetch([contact], temper=temper)
+        await agent.close()
+        transport.close()
+        assert isinstance(written, NoAnswer)
+        return written.absence, answers[contact].raw, asked_before
+
+    with running(tmp_path, "createUser ops\nrwuser ops noauth") as snmpd:
+        absence, raw, asked_before = asyncio.run(run(snmpd.port))
+    assert absence is Absence.TIMEOUT
+    assert isinstance(raw, bytes) and raw != b"too late"
+    assert asked_before == 1
 
 
 # ── anything may come ─────────────────────────────────────────────────────────────
