@@ -67,6 +67,7 @@ INBOX_MAX = 4096
 CLOCK_PERIOD_S = 60.0
 CLOCK_PERIOD_FORGETFUL_S = 1.0
 SAME_EVENT_S = 10.0  # the same line is logged at most this often
+ROWS_SETTLE_S = 15.0  # a device that starts with us may not show all its rows at once
 
 log = logging.getLogger("wattbroker")
 
@@ -390,7 +391,9 @@ class Runtime:
         community = None
         if spec.community_file is not None:
             community = DeviceSecret(spec.community_file.read_text("utf-8").strip())
-        device = open_device(spec.url, profile, clock=clock.now_s, community=community)
+        device = open_device(
+            spec.url, profile, clock=clock.now_s, community=community, settle_s=ROWS_SETTLE_S
+        )
         stack.push_async_callback(device.close)
         return Poller(
             spec.name,
