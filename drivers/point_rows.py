@@ -249,6 +249,9 @@ def _derived(row: Row, indices: list[Index], budget: Budget) -> Derived:
         names = [fill_name(pattern, filled) for pattern in patterns for filled in fillings]
     if not patterns:
         row.fault(f"{kind} of nothing")
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(names) <= 256 else []
+    if twice and kind == "sum":
+        row.fault(f"sum counts {twice[0]} more than once")
     return Derived(kind, tuple(names), row.take("estimate", bool, False))
 
 

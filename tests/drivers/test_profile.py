@@ -74,6 +74,7 @@ def faults_of(text: str) -> tuple[str, ...]:
         (SNMP + POINT + 'oid = "1.3.1"\nitem = 2', "item belongs to type = 'text' or"),
         (SNMP + POINT + 'oid = "1.3.1"\nonly_if = { oid = "1.3.2", is = [] }', "is may hold"),
         (SNMP + POINT + 'sum = "input.L1.realpower"', "input.L1.realpower is not a point"),
+        (SNMP + POINT + 'sum = ["a.b", "a.b"]', "sum counts a.b more than once"),
         (SNMP + POINT + 'sum = ["input.realpower"]', "input.realpower is calculated from itself"),
         (SNMP + POINT + 'product = ["input.voltage"]', "product wants a list of two names"),
         (
