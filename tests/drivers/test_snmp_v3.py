@@ -219,7 +219,7 @@ def test_a_command_to_a_restarted_agent_is_carried_out(own_snmpd: Snmpd) -> None
 @needs_snmpd
 def test_an_agent_that_was_replaced_is_recovered_at_the_next_read(own_snmpd: Snmpd) -> None:
     """Another engine at the same address: what it says to the old one's requests is not heard."""
-    temper = Temper(0.3, 5.0, 10, 10)
+    temper = Temper(1.0, 5.0, 10, 10)
 
     async def run() -> list[object]:
         agent = agent_of(own_snmpd, "SHA", "")
@@ -240,7 +240,7 @@ def test_an_agent_that_was_replaced_is_recovered_at_the_next_read(own_snmpd: Snm
 
 @needs_snmpd
 def test_an_agent_that_was_down_is_read_again(own_snmpd: Snmpd) -> None:
-    temper = Temper(0.2, 5.0, 10, 10)
+    temper = Temper(1.0, 5.0, 10, 10)
 
     async def run() -> list[object]:
         agent = agent_of(own_snmpd, "SHA", "")
