@@ -1,4 +1,4 @@
-"""`python -m hil demo`: the command line of the emulated room.
+"""`python -m hil demo`: the command line of the emulated room (`chaos`: chaos_command).
 
 Exit: 0 the cap held · 1 it did not, or the run is not complete · 2 bad arguments ·
 3 something did not start · 130 and 143 ended by Ctrl-C and SIGTERM.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
-from hil import report, scenario
+from hil import chaos_command, report, scenario
+from hil.ended import Ended, until_signal
 from hil.judge import Sample, Verdict, judge
 from hil.mosquitto import SERVERS, MqttServerError
 from hil.room import Room, design
@@ -72,14 +72,17 @@ class Pictures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options, room = _parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["chaos"]:
+        return chaos_command.main(words[1:])
+    options, room = _parse(words)
     stream = sys.stderr if options.json else sys.stdout
     try:
-        recording = asyncio.run(_until_signal(options, room, stream))
+        recording = asyncio.run(until_signal(_run(options, room, stream)))
     except (scenario.NotStarted, MqttServerError) as error:
         print(f"not started: {error}", file=sys.stderr)
         return 3
-    except _Ended as error:
+    except Ended as error:
         print(f"ended by {error.signal.name}; every process is stopped", file=sys.stderr)
         return 128 + error.signal
     return _conclude(options, room, recording, stream)
@@ -105,11 +108,13 @@ def _conclude(
     return 0 if verdict.ok else 1
 
 
-def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Room]:
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Room]:
     parser = argparse.ArgumentParser(
         prog="hil", description="An emulated machine room: real protocols, no hardware."
     )
-    demo = parser.add_subparsers(dest="command", required=True).add_parser(
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("chaos", help="faults on real processes; has options of its own")
+    demo = commands.add_parser(
         "demo",
         prog="wattbroker demo",  # what users type; it becomes this command
         help="racks hold a cap while it falls, and while the broker dies",
@@ -145,35 +150,6 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Room]:
     if reason := report.unwritable(options.out):
         demo.error(f"--out {options.out}: {reason}")
     return options, room
-
-
-class _Ended(Exception):
-    def __init__(self, which: signal.Signals) -> None:
-        super().__init__(which.name)
-        self.signal = which
-
-
-async def _until_signal(
-    options: argparse.Namespace, room: Room, stream: TextIO
-) -> scenario.Recording:
-    """The run, or _Ended; either way everything it started has been stopped."""
-    loop = asyncio.get_running_loop()
-    work = asyncio.ensure_future(_run(options, room, stream))
-    ended: list[signal.Signals] = []
-
-    def end(which: signal.Signals) -> None:
-        if not ended:  # a second Ctrl-C must not cut the stopping short
-            ended.append(which)
-            work.cancel()
-
-    for which in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(which, end, which)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not ended:
-            raise
-        raise _Ended(ended[0]) from None
 
 
 async def _run(options: argparse.Namespace, room: Room, stream: TextIO) -> scenario.Recording:

@@ -35,6 +35,12 @@ class Devices:
         for device in self._all:
             await device.stop()
 
+    def answer_after(self, rack: str, late_s: float) -> None:
+        """Every device of a rack answers so late; infinity: not at all."""
+        for devices in (self._pdus, self._meters, self._limits):
+            if device := devices.get(rack):
+                device.answer_after(late_s)
+
     def urls(self) -> dict[str, dict[str, str]]:
         """Rack → device → URL, once started."""
         urls = {

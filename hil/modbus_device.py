@@ -12,6 +12,9 @@ from the plant when they are read, so a reading is never older than the plant's 
 What a device does not serve (another address, another table, bits) is exception 2: a 0
 that nobody measured would be believed.
 
+A device can be made to answer late, or not at all. What was asked of it is done at once
+all the same: a write whose answer is lost is the harder case for whoever wrote.
+
 Facts of the SDM630 are from Eastron's register list as used by mbmd
 (meters/rs485/sdm.go) and mbmap-library (maps/eastron/sdm630-modbus.mbmap.json).
 """
@@ -79,6 +82,9 @@ class ModbusDevice:
             action=self._answer,
         )
         self._server: ModbusTcpServer | None = None
+        self._late_s = 0.0
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.port = 0
 
     async def start(self) -> None:
@@ -108,6 +114,33 @@ class ModbusDevice:
 
         The echo of a write is a read under the write's function code, without values.
         """
+        refusal = self._do(function_code, start_address, address, count, registers, values)
+        await self._until_it_may_answer()
+        return refusal
+
+    def answer_after(self, late_s: float) -> None:
+        """From now on answer so late; infinity: not before it is told otherwise."""
+        self._late_s = late_s
+        if math.isinf(late_s):
+            self._speaks.clear()
+        else:
+            self._speaks.set()
+
+    async def _until_it_may_answer(self) -> None:
+        if not self._speaks.is_set():
+            await self._speaks.wait()
+        elif self._late_s:
+            await asyncio.sleep(self._late_s)
+
+    def _do(
+        self,
+        function_code: int,
+        start_address: int,
+        address: int,
+        count: int,
+        registers: list[int],
+        values: list[int] | list[bool] | None,
+    ) -> ExcCodes | None:
         if function_code in _OF_BITS:
             return ExcCodes.ILLEGAL_ADDRESS
         if values is not None:

@@ -1,12 +1,14 @@
 """The MQTT server of a run: mosquitto, or the embedded one, as a process of its own.
 
-Both listen on one loopback port for the whole run, keep nothing on disk, and can be
-killed and started again without their memory. The embedded server takes a second or
-more to load, so a spare is loaded beside the one that serves and only told to listen.
+Both listen on one loopback port for the whole run, and can be killed and started again
+without their memory: they keep nothing on disk, unless mosquitto is asked to
+(`remembers`). The embedded server takes a second or more to load, so a spare is loaded
+beside the one that serves and only told to listen.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
@@ -17,6 +19,7 @@ from pathlib import Path
 
 SERVERS = ("auto", "mosquitto", "embedded")
 START_TIMEOUT_S = 20.0
+AUTOSAVE_S = 3  # so old is what a killed server remembers
 
 
 class MqttServerError(Exception):
@@ -39,11 +42,15 @@ def free_port() -> int:
 class MqttServer:
     """`kind` is mosquitto or embedded; `folder` takes its configuration and its log."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *, remembers: bool = False) -> None:
         self._mosquitto = find_mosquitto() if kind in ("auto", "mosquitto") else None
         if kind == "mosquitto" and self._mosquitto is None:
             raise MqttServerError("mosquitto is not installed (Debian: apt install mosquitto)")
         self.kind = "mosquitto" if self._mosquitto else "embedded"
+        if remembers and not self._mosquitto:
+            raise MqttServerError("only mosquitto keeps anything (Debian: apt install mosquitto)")
+        self._remembers = remembers
+        self._memory_path = folder / "mosquitto.db"
         self.log_path = folder / "mqtt-server.log"
         self._config_path = folder / "mosquitto.conf"
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,6 +79,17 @@ class MqttServer:
             self._process.wait()
             self._process = None
 
+    def terminate(self) -> None:
+        """SIGTERM: a server that remembers writes its memory first."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(START_TIMEOUT_S)
+            self._process = None
+
+    def forget(self) -> None:
+        """Between a kill and a start: what was on disk is gone."""
+        self._memory_path.unlink(missing_ok=True)
+
     def stop(self) -> None:
         """End everything this object started."""
         self.kill()
@@ -82,10 +100,18 @@ class MqttServer:
 
     def _run_mosquitto(self) -> subprocess.Popen[bytes]:
         self._config_path.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
+            + (self._memory() if self._remembers else "persistence false\n")
         )
         assert self._mosquitto is not None
         return self._spawn([self._mosquitto, "-c", str(self._config_path)])
+
+    def _memory(self) -> str:
+        """Started as root mosquitto drops to a user who may not write into our folder."""
+        return (
+            f"user {getpass.getuser()}\npersistence true\nautosave_interval {AUTOSAVE_S}\n"
+            f"persistence_location {self._memory_path.parent}/\n"
+        )
 
     def _load_embedded(self) -> subprocess.Popen[bytes]:
         return self._spawn([sys.executable, "-m", "hil.mqtt_server", str(self.port)])

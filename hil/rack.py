@@ -7,8 +7,11 @@ the demo and the demo ends them, in order). Each keeps its log in a file.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from hil.mosquitto import tail
@@ -17,10 +20,19 @@ from hil.mosquitto import tail
 class Controller:
     """The controller of one rack, with its state folder and its log."""
 
-    def __init__(self, rack: str, site: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        rack: str,
+        site: Path,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,  # beside the one that we have
+    ) -> None:
         self.rack = rack
+        self.state = folder / rack
+        self._environment = {**os.environ, **(environment or {})}
         self.log_path = folder / f"{rack}.log"
-        self._options = ["--site", str(site), "--rack", rack, "--state", str(folder / rack)]
+        self._options = ["--site", str(site), "--rack", rack, "--state", str(self.state)]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,6 +61,18 @@ class Controller:
             self._process.kill()
             self._process.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP: its sockets stay open, and nobody is told."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.alive and self._process is not None:
+            self._process.send_signal(number)
+
     def terminate(self) -> None:
         if self.alive and self._process is not None:
             self._process.terminate()
@@ -72,5 +96,6 @@ class Controller:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )

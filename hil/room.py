@@ -136,8 +136,19 @@ def _outlet_rack(name: str, rank: int, row: str) -> RackPlan:
     )
 
 
-def site_toml(room: Room, *, mqtt_port: int, urls: Mapping[str, Mapping[str, str]]) -> str:
-    """The site file. `urls`: rack → device ("pdu", or "meter" and "limit") → URL."""
+def site_toml(
+    room: Room,
+    *,
+    mqtt_port: int,
+    urls: Mapping[str, Mapping[str, str]],
+    outlets_ttl_s: float | None = None,
+    clock_trusted: bool = False,
+) -> str:
+    """The site file. `urls`: rack → device ("pdu", or "meter" and "limit") → URL.
+
+    `outlets_ttl_s`: how long a rack with outlets holds on alone; None: the product's default.
+    `clock_trusted`: the controllers may go by their wall clock where they need one.
+    """
     parts = [
         "schema = 1",
         f'site = "{SITE}"',
@@ -150,13 +161,13 @@ def site_toml(room: Room, *, mqtt_port: int, urls: Mapping[str, Mapping[str, str
         "[timing]",
         "tick_s = 1.0",
         "lease_ttl_s = 15.0",
-        "",
+        'clock = "trusted"\n' if clock_trusted else "",
         _cap("room", room.cap_w)
         + f"breaker = {{ rating_w = {room.breaker_rating_w}, "
         + f'curve = "{room.breaker_curve}" }}\n',
     ]
     parts += [_cap(row, room.row_cap_w, parent="room") for row in room.rows]
-    parts += [_rack_toml(rack, urls[rack.name]) for rack in room.racks]
+    parts += [_rack_toml(rack, urls[rack.name], outlets_ttl_s) for rack in room.racks]
     return "\n".join(parts)
 
 
@@ -165,12 +176,12 @@ def _cap(name: str, limit_w: int, parent: str | None = None) -> str:
     return f'[[cap]]\nname = "{name}"\n{parent_line}limit_w = {limit_w}\n'
 
 
-def _rack_toml(rack: RackPlan, urls: Mapping[str, str]) -> str:
+def _rack_toml(rack: RackPlan, urls: Mapping[str, str], outlets_ttl_s: float | None) -> str:
     head = (
         f'[[rack]]\nname = "{rack.name}"\nrank = {rack.rank}\ncap = "{rack.row}"\n'
         f"floor_w = {rack.floor_w}\nceiling_w = {rack.ceiling_w}\n\n"
     )
-    return head + (_outlets_toml(rack, urls) if rack.outlets else _limit_toml(urls))
+    return head + (_outlets_toml(rack, urls, outlets_ttl_s) if rack.outlets else _limit_toml(urls))
 
 
 def _device(name: str, url: str, profile: str, measures: bool) -> str:
@@ -186,14 +197,15 @@ def _device(name: str, url: str, profile: str, measures: bool) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def _outlets_toml(rack: RackPlan, urls: Mapping[str, str]) -> str:
+def _outlets_toml(rack: RackPlan, urls: Mapping[str, str], ttl_s: float | None) -> str:
+    ttl = "" if ttl_s is None else f"  ttl_s = {ttl_s}\n"
     rows = ",\n".join(
         f"    {{ number = {o.number}, priority = {o.priority}, peak_w = {o.peak_w} }}"
         for o in rack.outlets
     )
     return _device("pdu", urls["pdu"], "demo-rpdu", measures=True) + (
         '  [rack.actuator]\n  kind = "outlets"\n  device = "pdu"\n  settle_s = 2.0\n'
-        f"  stagger_s = 0.3\n  base_w = {rack.base_w}\n  outlets = [\n{rows},\n  ]\n"
+        f"{ttl}  stagger_s = 0.3\n  base_w = {rack.base_w}\n  outlets = [\n{rows},\n  ]\n"
     )
 
 

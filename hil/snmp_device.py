@@ -11,11 +11,13 @@ all) and encodes. The values come from a table of OIDs, sorted, whose cells are 
 from the plant when asked: GET, GETNEXT, GETBULK and SET are four look-ups.
 
 A SET answers at once and acts later, as PDUs do: what proves it is the outlet's state.
+A device can be made to answer late, or not at all; what was asked is done all the same.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +98,19 @@ class OidTable(AbstractMibInstrumController):
         return rfc1902.ObjectName(oid), self._cells[oid].read()
 
 
+class LateTransport(udp.UdpTransport):
+    """UDP whose answers leave `late_s` after they were made; infinity: never."""
+
+    late_s = 0.0
+
+    def send_message(self, outgoingMessage: Any, transportAddress: Any) -> None:
+        if self.late_s == 0:
+            super().send_message(outgoingMessage, transportAddress)
+        elif math.isfinite(self.late_s):
+            late = super().send_message
+            self.loop.call_later(self.late_s, late, outgoingMessage, transportAddress)
+
+
 class SnmpDevice:
     """One agent on a free UDP port of 127.0.0.1."""
 
@@ -104,6 +119,8 @@ class SnmpDevice:
         self.community = community
         self.port = 0
         self._engine: engine.SnmpEngine | None = None
+        self._transport: LateTransport | None = None
+        self._late_s = 0.0
 
     async def start(self) -> None:
         """Answer; `port` is known afterwards (a second start takes the same port again)."""
@@ -112,7 +129,9 @@ class SnmpDevice:
         sock.bind(("127.0.0.1", self.port))
         self.port = sock.getsockname()[1]
         agent = engine.SnmpEngine()
-        config.add_transport(agent, udp.DOMAIN_NAME, udp.UdpTransport().open_server_mode(sock=sock))
+        self._transport = LateTransport().open_server_mode(sock=sock)
+        self.answer_after(self._late_s)
+        config.add_transport(agent, udp.DOMAIN_NAME, self._transport)
         config.add_v1_system(agent, "pdu", self.community)
         everything = (1, 3, 6)
         config.add_vacm_user(agent, 2, "pdu", "noAuthNoPriv", everything, everything)
@@ -132,7 +151,13 @@ class SnmpDevice:
         """Vanish from the network; the relays stay as they are."""
         if self._engine is not None:
             self._engine.close_dispatcher()
-            self._engine = None
+            self._engine = self._transport = None
+
+    def answer_after(self, late_s: float) -> None:
+        """From now on answer so late; infinity: not at all. What was asked is done."""
+        self._late_s = late_s
+        if self._transport is not None:
+            self._transport.late_s = late_s
 
 
 def rpdu2(rack: OutletRack, clock: Callable[[], float]) -> dict[Oid, Cell]:

@@ -18,7 +18,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TextIO
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -36,12 +36,24 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Explain:
+    """What a rack says of the limit in force; empty where a key was missing."""
+
+    set_by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """The newest of everything, at one instant (monotonic seconds)."""
 
     reports: dict[str, Report] = field(default_factory=dict)
     broker: str | None = None  # of the last live beat
     broker_at_s: float = 0.0
+    ballot: tuple[int, str] = (0, "")  # the highest of all live beats
+    office_at_s: float = 0.0  # of the last live beat in that ballot
+    report_at_s: dict[str, float] = field(default_factory=dict)  # of live reports
+    explains: dict[str, Explain] = field(default_factory=dict)
     price: float | None = None
     reserve_w: dict[str, float] = field(default_factory=dict)
     connected: bool = False
@@ -50,7 +62,14 @@ class Heard:
 class Wiretap:
     """One MQTT client. `start` returns at once; it reconnects by itself until `stop`."""
 
-    def __init__(self, port: int, *, cap: str = "room") -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        cap: str = "room",
+        reconnect_s: float = 1.0,
+        trace: TextIO | None = None,  # every message as a line, with its monotonic second
+    ) -> None:
         self._lock = threading.Lock()
         self._heard_so_far = Heard()
         self._cap = cap
@@ -58,11 +77,13 @@ class Wiretap:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id="hil-wiretap", protocol=mqtt.MQTTv311
         )
-        self._client.reconnect_delay_set(min_delay=1, max_delay=1)
+        # paho says whole seconds and only ever adds and compares them.
+        self._client.reconnect_delay_set(reconnect_s, reconnect_s)  # type: ignore[arg-type]
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
         self._port = port
+        self._trace = trace
 
     def start(self) -> None:
         self._client.connect_async("127.0.0.1", self._port, keepalive=10)
@@ -76,7 +97,13 @@ class Wiretap:
         """A copy of what is known now."""
         with self._lock:
             heard = self._heard_so_far
-            return replace(heard, reports=dict(heard.reports), reserve_w=dict(heard.reserve_w))
+            return replace(
+                heard,
+                reports=dict(heard.reports),
+                reserve_w=dict(heard.reserve_w),
+                report_at_s=dict(heard.report_at_s),
+                explains=dict(heard.explains),
+            )
 
     def set_cap(self, limit_w: int) -> None:
         """Say the cap's value as its source; the number only ever rises (protocol C1)."""
@@ -97,6 +124,10 @@ class Wiretap:
 
     def _message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         topic = message.topic.removeprefix(PREFIX + "/")
+        if self._trace is not None:
+            kept = " retained" if message.retain else ""
+            words = message.payload.decode(errors="replace")
+            print(f"{time.monotonic():.3f}{kept} {topic} {words}", file=self._trace)
         try:
             content = json.loads(message.payload)
         except ValueError:
@@ -120,11 +151,20 @@ def after(
     match topic.split("/"):
         case ["racks", rack, "report"]:
             report = Report(*(_number(content, k) for k in ("bound_w", "limit_w", "demand_w")))
-            return replace(heard, reports={**heard.reports, rack: report})
+            live = {} if retained else {rack: now_s}
+            return replace(
+                heard,
+                reports={**heard.reports, rack: report},
+                report_at_s={**heard.report_at_s, **live},
+            )
+        case ["racks", rack, "explain"]:
+            said = Explain(*(str(content.get(key, "")) for key in ("set_by", "why")))
+            return replace(heard, explains={**heard.explains, rack: said})
         case ["broker"] if not retained:  # a retained beat may be a dead broker's
             match content.get("ballot"):
-                case [_, str(rack)]:
-                    return replace(heard, broker=rack, broker_at_s=now_s)
+                case [term, str(rack)]:
+                    heard = replace(heard, broker=rack, broker_at_s=now_s)
+                    return _in_office(heard, term, rack, now_s)
         case ["market"]:
             prices = content.get("price")
             price = _number(prices, cap) if isinstance(prices, dict) else None
@@ -136,6 +176,13 @@ def after(
                 known = {rack: w for rack, w in numbers.items() if w is not None}
                 return replace(heard, reserve_w=known)
     return heard
+
+
+def _in_office(heard: Heard, term: object, rack: str, now_s: float) -> Heard:
+    """A beat of a lower ballot than the highest is a deposed broker's."""
+    if not isinstance(term, int) or (term, rack) < heard.ballot:
+        return heard
+    return replace(heard, ballot=(term, rack), office_at_s=now_s)
 
 
 def _number(content: dict[str, Any], key: str) -> float | None:
