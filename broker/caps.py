@@ -12,11 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from broker.messages import SOURCES_PER_CAP_MAX, CapSet, CapValue, CapValues, RosterCap
 
 FROM_FILE = "site"
 FALLBACK = "fallback"
 SOURCES_KNOWN_MAX = 4 * SOURCES_PER_CAP_MAX  # the withdrawn ones of a cap included
+# Of all sources' names and values as JSON: with the caps' own names they must leave room
+# in a beat and a report (64 KiB), which nobody would read otherwise.
+BYTES_MAX = 32_768
+VALUE_BYTES = 34  # `:[number,limit_w],` at its longest
 
 
 class CapBook:
@@ -26,7 +32,15 @@ class CapBook:
         self._caps = {cap.cap: cap for cap in caps}
         self._values: CapValues = {name: {} for name in self._caps}
         self._heard_at_s: dict[str, float] = {}
+        self._bytes = 0
         self.merge(values)
+
+    def use(self, caps: Iterable[RosterCap]) -> None:
+        """The caps of another roster; what was said of those that stay holds on."""
+        said = self._values
+        self._caps = {cap.cap: cap for cap in caps}
+        self._values = {name: said.get(name, {}) for name in self._caps}
+        self._bytes = sum(_bytes_of(by) for sources in self._values.values() for by in sources)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,7 +54,9 @@ class CapBook:
         """Take what a source said; True where it changed something."""
         if cap not in self._caps:
             return False
-        if live:
+        known = self._values[cap].get(said.by)
+        is_late = known is not None and said.number < known.number  # a word of the past
+        if live and not is_late:
             self._heard_at_s[cap] = now
         return self._take(cap, said.by, CapValue(said.number, said.limit_w))
 
@@ -63,12 +79,13 @@ class CapBook:
         known = self._values.get(cap, {})
         speaking = sum(value.limit_w is not None for value in known.values())
         full = speaking >= SOURCES_PER_CAP_MAX or len(known) >= SOURCES_KNOWN_MAX
-        return by not in known and full
+        return by not in known and (full or self._bytes + _bytes_of(by) > BYTES_MAX)
 
     def _take(self, cap: str, by: str, value: CapValue) -> bool:
         known = self._values[cap].get(by)
         if (known is not None and value.number <= known.number) or self.is_full(cap, by):
             return False
+        self._bytes += _bytes_of(by) if known is None else 0
         self._values[cap][by] = value
         return known is None or known.limit_w != value.limit_w
 
@@ -105,6 +122,10 @@ class CapBook:
     def _is_silent(self, spec: RosterCap, now: float) -> bool:
         heard_at_s = self._heard_at_s.get(spec.cap)
         return heard_at_s is None or now - heard_at_s > spec.set_ttl_s
+
+
+def _bytes_of(by: str) -> int:
+    return len(msgspec.json.encode(by)) + VALUE_BYTES
 
 
 def fell(before_w: dict[str, int], after_w: dict[str, int]) -> bool:

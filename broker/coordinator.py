@@ -25,14 +25,26 @@ from broker.messages import (
     CapState,
     Grant,
     GrantKey,
+    Join,
+    JoinAnswer,
+    Leave,
     MarketState,
     Report,
     Roster,
     RosterRack,
 )
+from broker.roster import (
+    RosterDesk,
+    counts_the_same,
+    is_newer,
+    published,
+    rack_of,
+    site_hash_of,
+)
 from broker.topics import Kind, Topic
 
 RENEW_TICKS_MAX = 5  # protocol B3
+AHEAD_TICKS = 5  # for so long somebody with a newer roster keeps a broker from raising
 STRANGERS_NAMED_MAX = 3  # more are not remembered
 CLEARINGS_PER_TICK_MAX = 4  # of racks in steps; what is left then stays unused
 
@@ -57,16 +69,25 @@ class Coordinator:
         beat_timeout_s: float,
         now: float,
         cap_fell: bool = False,  # since the last broker's beat
+        file: Roster | None = None,  # of the broker's own site file; None: the same
+        is_open: bool = False,
     ) -> None:
         paths = {cap: path_of(roster.caps, cap) for cap in caps.names}
         self.ballot = ballot
         self._roster = roster
         self._caps = caps
-        self._site_hash = site_hash
+        self._file = file or roster
+        self._site_hash = site_hash_of(roster) or site_hash
+        self._desk = RosterDesk(
+            roster, ballot, file=self._file, is_open=is_open, beat_timeout_s=beat_timeout_s
+        )
+        self._ahead_at_s = float("-inf")  # when somebody reported with a newer roster
+        self._behind = False  # one reports with an older roster
         self._terms = terms
         self._tick_s = tick_s
         self._ledger = Ledger(ballot, roster.racks, paths, beat_timeout_s=beat_timeout_s)
         self._limits_w = caps.limits_w(now)
+        self._note_file()
         self._last: dict[str, int] | None = None  # the last allocation that verified
         self._strangers: set[str] = set()  # racks that report and are in nobody's file
         self._foreign: dict[str, str] = {}  # rack → its site hash, where it is not ours
@@ -75,13 +96,19 @@ class Coordinator:
         self._cap_fell = cap_fell
         self._said: dict[str, object] = {}  # what was last logged of each standing fault
         self.next_tick_s = now
+        # On an open site a rack that was left out while it was off may not know that: alone,
+        # and with nobody heard since its start who goes by its roster, it raises nobody.
+        self.may_raise = True
 
     # ---- doors -----------------------------------------------------------------
 
     def hear(self, rack: str, report: Report, *, live: bool, now: float) -> list[Effect]:
-        """A report in any ballot; only those of this one are counted."""
+        """A report in any ballot; only those of this one, with our roster, are counted."""
+        self._desk.hear_report(rack, report, live=live, now=now)
         if report.ballot != self.ballot:
             return []
+        if not counts_the_same(report.roster, self._roster.name):
+            return self._hear_other_roster(rack, report, now)
         if rack not in self._ledger.accounts:
             if len(self._strangers) < STRANGERS_NAMED_MAX:
                 self._strangers.add(rack)
@@ -96,11 +123,77 @@ class Coordinator:
             )
         account = self._ledger.accounts[rack]
         if account.hear(report, live=live, ttl_s=report.ttl_s, now=now):
-            if report.site_hash == self._site_hash:
-                self._foreign.pop(rack, None)
-            else:
-                self._foreign[rack] = report.site_hash
+            self._note_hash(rack, report)
         return []
+
+    def counts(self, rack: str, report: Report) -> bool:
+        """True for a report of a member in this ballot, by this roster."""
+        known = rack in self._ledger.accounts and report.ballot == self.ballot
+        return known and report.roster == self._roster.name
+
+    def hear_join(self, join: Join, *, now: float) -> list[Effect]:  # protocol M2
+        """A newcomer asks to be counted; it is told what becomes of that."""
+        self._behind = self._behind or is_newer(self._roster.name, join.roster)
+        why = self._desk.hear_join(join, self._ledger.accounts, self._limits_w, now=now)
+        if not why:
+            return []
+        answer = JoinAnswer(instance=join.instance, ballot=self.ballot, why=why)
+        return [
+            Publish(Topic(Kind.JOIN_ANSWER, join.rack.rack), answer),
+            *self._say_once(
+                f"join {join.rack.rack}",
+                why,
+                event(Level.INFO, "a rack asks to be counted", rack=join.rack.rack, answer=why),
+            ),
+        ]
+
+    def hear_leave(self, leave: Leave, *, now: float) -> list[Effect]:  # protocol M3
+        """The operator or the rack itself says that it is counted no more."""
+        self._desk.hear_leave(leave, now=now)
+        self._behind = self._behind or leave.rack not in self._ledger.accounts  # it is out already
+        return []
+
+    def next_roster(self, name: Ballot, *, now: float) -> Roster | None:
+        """The roster that a new ballot of this name should make; None: ours holds on."""
+        return self._desk.next_roster(name, self._ledger.accounts, self._limits_w, now=now)
+
+    def is_known_to_all(self) -> bool:
+        """Every member that stays has reported in this ballot with this roster (M5)."""
+        accounts = self._ledger.accounts.values()
+        return all(account.report is not None or account.rack.leaving for account in accounts)
+
+    def roster(self) -> Publish:
+        """Who is counted, for whoever does not know yet (protocol M1)."""
+        return Publish(Topic(Kind.ROSTER), published(self._roster, self.ballot), retain=True)
+
+    # ---- rosters and site files ------------------------------------------------
+
+    def _hear_other_roster(
+        self, rack: str, report: Report, now: float
+    ) -> list[Effect]:  # protocol M1
+        """Not heard in this ballot, as long as it counts others than we do."""
+        if is_newer(report.roster, self._roster.name):
+            self._ahead_at_s = now  # nobody is raised until it has said its roster
+        else:
+            self._behind = True
+        return []
+
+    def _note_file(self) -> None:  # protocol M4
+        for account in self._ledger.accounts.values():
+            listed = rack_of(self._file, account.rack.rack)
+            if listed is not None and listed.ceiling_w != account.rack.ceiling_w:
+                account.other_ceiling_w = listed.ceiling_w
+
+    def _note_hash(self, rack: str, report: Report) -> None:  # protocol M1, M4
+        """Who has another site file. A newcomer's own file is its own affair."""
+        account = self._ledger.accounts[rack]
+        own_file = account.rack.joined is not None and rack_of(self._file, rack) is None
+        if report.site_hash == self._site_hash or own_file:
+            self._foreign.pop(rack, None)
+            return
+        self._foreign[rack] = report.site_hash
+        if report.ceiling_w != account.rack.ceiling_w:
+            account.other_ceiling_w = report.ceiling_w
 
     def caps_changed(self, *, now: float) -> None:
         """A source spoke: a fall is acted on at once, not at the next tick."""
@@ -121,18 +214,29 @@ class Coordinator:
     # ---- one tick --------------------------------------------------------------
 
     def _tick(self, now: float) -> list[Effect]:
+        for account in self._ledger.accounts.values():
+            account.may_be_granted = self._desk.may_be_granted(account.rack, self._ledger.accounts)
         reserves_w = self._ledger.reserves_w(now)
         load_w = self._ledger.load_w(reserves_w)
         followers = {rack for rack in reserves_w if self._ledger.can_follow(rack, now)}
         clearing, stepped, alarms = self._clear(reserves_w, followers)
         alarm = self._site_alarm()
-        grants = self._grants_of(clearing, followers, stepped, reserves_w, load_w, raises=not alarm)
+        is_behind = now - self._ahead_at_s <= AHEAD_TICKS * self._tick_s
+        raises = self.may_raise and not (is_behind or (alarm and self._roster.name.term == 0))
+        grants = self._grants_of(clearing, followers, stepped, reserves_w, load_w, raises=raises)
         self._beats += 1
+        rosters, self._behind = [self.roster()] * self._behind, False
         return [
             self.beat(now=now),
+            *rosters,
             *grants,
             *self._states(clearing, reserves_w, load_w, alarm, now),
             *alarms,
+            *self._say_once(
+                "file",
+                self._desk.file_fault,
+                event(Level.ERROR, "new site file not used", reason=self._desk.file_fault),
+            ),
             *self._say_once("alarm", alarm, event(Level.ERROR, "site files differ", racks=alarm)),
             *self._short_events(),
         ]
@@ -200,7 +304,8 @@ class Coordinator:
         report = self._ledger.accounts[rack.rack].report
         if not follows or report is None:  # protocol B4: only counted
             return (rack.rack, reserve_w, reserve_w, rack.weight, rack.tier, rack.cap)
-        hi_w = max(rack.floor_w, min(rack.ceiling_w, report.demand_w))
+        highest_w = self._ledger.accounts[rack.rack].raised_to_w_max
+        hi_w = max(rack.floor_w, min(highest_w, report.demand_w))
         return (rack.rack, rack.floor_w, hi_w, report.weight, rack.tier, rack.cap)
 
     def _problem(self, rows: Sequence[tuple[str, float, float, float, int, str]]) -> market.Problem:
@@ -268,7 +373,7 @@ class Coordinator:
         for rack in self._in_order(targets_w):
             account = self._ledger.accounts[rack]
             report = account.report
-            if report is None:
+            if report is None or not account.may_be_granted:
                 continue
             limit_w, why = account.renewal_w(), "renewed"
             if rack not in followers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from broker.messages import Ballot, CapValues, GrantKey, Message
+from broker.messages import Ballot, CapValues, GrantKey, Message, Roster
 from broker.topics import Topic
 
 
@@ -25,7 +25,10 @@ class JournalRecord:
     """What a controller must not forget (protocol, "journal").
 
     `granted`: whether this boot was granted anything (R7). `roster` is the name of
-    the roster that was counted with the ballot.
+    the roster that is counted with the ballot, `members` who is in it (None: the site
+    file's). `joined` is the roster that added this rack, once it was granted something
+    there; None for a rack of the first roster, and for one that has left (M3). `forgot`:
+    the journal before this one was lost, and no other's ballot was adopted since (R11).
     """
 
     ballot: Ballot
@@ -33,6 +36,9 @@ class JournalRecord:
     granted: bool
     roster: Ballot
     caps: CapValues
+    members: Roster | None = None
+    joined: Ballot | None = None
+    forgot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

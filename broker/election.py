@@ -154,7 +154,7 @@ class Election:
                 return [ListenToReports(False)]
             case Role.ANSWERED:
                 assert self._answered_by is not None
-                self._ignored_until_s[self._answered_by] = now + ANSWERS_IGNORED_S
+                self._ignore(self._answered_by, now)
                 return self._stand_or_wait(highest, able, now)
         return []
 
@@ -162,6 +162,11 @@ class Election:
         return self._deadline_s
 
     # ---- what the node tells ---------------------------------------------------
+
+    def know(self, rank: int, ranks: dict[str, int]) -> None:
+        """The ranks of another roster."""
+        self._rank = rank
+        self._ranks = ranks
 
     def become_broker(self) -> None:
         """The new ballot is on disk (B6)."""
@@ -239,6 +244,11 @@ class Election:
         self._become(Role.ANSWERED, now + self._timing.beat_timeout_s)
         self._answered_by = message.rack
         return [ListenToReports(False)]
+
+    def _ignore(self, rack: str, now: float) -> None:
+        """A rack that promised to lead and did not; who was ignored long enough is forgotten."""
+        still = {name: end_s for name, end_s in self._ignored_until_s.items() if end_s > now}
+        self._ignored_until_s = still | {rack: now + ANSWERS_IGNORED_S}
 
     def _say(self, kind: ElectionKind, highest: Ballot, to: str | None = None) -> Publish:
         return Publish(

@@ -29,7 +29,6 @@ class LeaseDesk:
         self._sent_at_s: OrderedDict[int, float] = OrderedDict()
         self.seen: GrantKey | None = None
         self.until_s = until_s
-        self.since_s = 0.0
         self.lease: Lease | None = None
 
     def sent(self, seq: int, now: float) -> None:
@@ -56,8 +55,6 @@ class LeaseDesk:
         until_s = sent_at_s + min(grant.ttl_s, self._ttl_s)
         if until_s - now <= self._settle_s:
             return "too late"
-        if self.lease is None or grant.limit_w != self.lease.limit_w:
-            self.since_s = now
         self.until_s = until_s
         self.lease = Lease(
             grant.key, grant.limit_w, grant.may_raise, until_s, grant.cap, grant.price, grant.why

@@ -33,13 +33,17 @@ class Account:
     lowerings: list[tuple[float, int]] = field(default_factory=list)  # not settled: since, limit_w
     contested_until_s: float = float("-inf")  # protocol R10
     newest: tuple[int, str] | None = None  # boot and instance heard last, live
+    other_ceiling_w: int = 0  # in a changed site file that some already have (protocol M4)
+    may_be_granted: bool = True  # protocol M2, M3
 
     def hear(self, report: Report, *, live: bool, ttl_s: float, now: float) -> bool:
         """Take a report of the broker's own ballot; False for one that is old."""
         if live:
             self._notice_twins(report, ttl_s, now)
         if self.report is not None:
-            if (report.boot, report.seq) <= (self.report.boot, self.report.seq):
+            # R10: of two processes with one boot the smaller instance exits; whoever stays
+            # counts, however short it has been up.
+            if _order(report) <= _order(self.report):
                 return False
             if report.boot != self.report.boot:
                 self.granted.clear()  # R2: an earlier process' grants are refused by this one
@@ -88,7 +92,7 @@ class Account:
         return now - self.heard_at_s > beat_timeout_s
 
     def reserve_w(self, *, beat_timeout_s: float, now: float) -> int:  # protocol B1
-        ceiling_w = max(self.rack.ceiling_w, self.rack.floor_w)
+        ceiling_w = max(self.rack.ceiling_w, self.rack.floor_w, self.other_ceiling_w)
         if self.report is None or self.is_contested(now):
             return ceiling_w
         candidates = [self.report.bound_w, self.rack.floor_w]
@@ -96,6 +100,11 @@ class Account:
         if self.report.measured_w is not None and not self.is_silent(beat_timeout_s, now):
             candidates.append(self.report.measured_w)
         return max(candidates)
+
+    @property
+    def raised_to_w_max(self) -> int:
+        """The smaller of its two ceilings while site files differ (protocol M4)."""
+        return min(self.rack.ceiling_w, self.other_ceiling_w or self.rack.ceiling_w)
 
     def renewal_w(self) -> int:
         """The smallest of the reported limit and what was granted since (B3, B4)."""
@@ -105,6 +114,8 @@ class Account:
     def can_follow(self, *, beat_timeout_s: float, now: float) -> bool:  # protocol B4
         report = self.report
         if report is None or report.actuator == "none" or report.starting:
+            return False
+        if not self.may_be_granted:
             return False
         if self.is_contested(now) or self.is_silent(beat_timeout_s, now):
             return False
@@ -176,7 +187,7 @@ class Ledger:
         room_w = min(limits_w[cap] - load_w[cap] for cap in account.path)
         if room_w < 0:  # B3: no raise while the condition does not hold, even within the reserve
             return account.renewal_w()
-        limit_w = min(wanted_w, reserves_w[rack] + room_w, account.rack.ceiling_w)
+        limit_w = min(wanted_w, reserves_w[rack] + room_w, account.raised_to_w_max)
         taken_w = max(0, limit_w - reserves_w[rack])
         reserves_w[rack] += taken_w
         for cap in account.path:
@@ -193,3 +204,7 @@ class Ledger:
         if len(granted) > GRANTS_UNSEEN_MAX:  # a rack that speaks but does not hear
             (_, oldest_w), (later, next_w) = granted[:2]
             granted[:2] = [(later, max(oldest_w, next_w))]
+
+
+def _order(report: Report) -> tuple[int, str, int]:
+    return (report.boot, report.instance, report.seq)

@@ -9,14 +9,18 @@ pauses, and until one succeeds this rack leads nobody.
 A controller whose journal is missing or unreadable has forgotten what it promised
 (R11): it takes boot and term from the wall clock, once that is known to be right, and
 stands for no election before it has adopted another's ballot.
+
+A roster is journaled as a whole, and used only from then on (M1).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from broker.effects import Effect, JournalRecord, JournalWritten, Level, Persist, event
-from broker.messages import Ballot, CapValues
+from broker.messages import Ballot, CapValues, Roster
 
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 10.0
@@ -28,14 +32,23 @@ TERM_AHEAD_MS_MAX = 24 * 3600 * 1000  # protocol R11
 class Membership:
     """The journal's pure half: what is on disk, what should be, and what follows."""
 
-    def __init__(self, rack: str, loaded: JournalRecord | None, roster: Ballot) -> None:
+    def __init__(
+        self,
+        rack: str,
+        loaded: JournalRecord | None,
+        roster: Ballot,
+        members: Roster | None = None,
+    ) -> None:
         self._rack = rack
-        self.forgot = loaded is None
+        self.forgot = loaded is None or loaded.forgot
         self.durable: JournalRecord | None = None
         self._wanted: JournalRecord | None = None
         if loaded is not None:
-            self._wanted = replace(loaded, boot=loaded.boot + 1, granted=False, roster=roster)
+            self._wanted = replace(
+                loaded, boot=loaded.boot + 1, granted=False, roster=roster, members=members
+            )
         self._roster = roster
+        self._members = members
         self._loaded = loaded
         self._writing: JournalRecord | None = None
         self._last_write_failed = False
@@ -78,6 +91,16 @@ class Membership:
         ready = self.may_report and not self.forgot and not self._last_write_failed
         return ready and self.highest.term < TERM_MAX
 
+    @property
+    def next_ballot(self) -> Ballot:
+        """The one that a claim would take."""
+        return Ballot(self.highest.term + 1, self._rack)
+
+    @property
+    def joined(self) -> Ballot | None:
+        """The roster that added this rack, once it was granted something there (M2)."""
+        return self._wanted.joined if self._wanted is not None else None
+
     # ---- what changes ----------------------------------------------------------
 
     def start(self, *, now: float) -> list[Effect]:
@@ -105,31 +128,53 @@ class Membership:
             granted=False,
             roster=self._roster,
             caps={},
+            members=self._members,
+            forgot=True,
         )
         return [
             event(Level.ERROR, "journal lost: term and boot taken from the clock", boot=wall_ms),
             *self._write(now),
         ]
 
-    def adopt(self, ballot: Ballot, *, now: float) -> list[Effect]:  # protocol R1
-        """A ballot was seen; a higher one is taken, on disk first."""
+    def adopt(
+        self, ballot: Ballot, *, now: float, roster: Roster | None = None
+    ) -> list[Effect]:  # protocol R1, M1
+        """A ballot was seen; a higher one is taken, on disk first, with the roster it goes by."""
         if self._wanted is None or ballot <= self.highest:
             return []
         if ballot.term > self._term_max:
             return [event(Level.ERROR, "term of more than a day ahead refused", ballot=str(ballot))]
-        self._wanted = replace(self._wanted, ballot=ballot)
+        forgot = self._wanted.forgot and ballot.rack == self._rack
+        self._wanted = _with(replace(self._wanted, ballot=ballot, forgot=forgot), roster)
         return self._write(now)
 
-    def claim(self, *, now: float) -> list[Effect]:  # protocol B6
-        """Take the next term for this rack, on disk first."""
-        assert self._wanted is not None
-        self._wanted = replace(self._wanted, ballot=Ballot(self.highest.term + 1, self._rack))
-        return self._write(now)
-
-    def granted(self, *, now: float) -> list[Effect]:  # protocol R7
-        if self._wanted is None or self._wanted.granted:
+    def take(self, roster: Roster, *, now: float) -> list[Effect]:  # protocol M1
+        """A newer roster is used once it is on disk."""
+        if self._wanted is None or self._wanted.roster == roster.name:
             return []
-        self._wanted = replace(self._wanted, granted=True)
+        self._wanted = _with(self._wanted, roster)
+        return self._write(now)
+
+    def claim(self, *, now: float, roster: Roster | None = None) -> list[Effect]:  # protocol B6
+        """Take the next term for this rack, on disk first, with the roster that it makes."""
+        assert self._wanted is not None
+        self._wanted = _with(replace(self._wanted, ballot=self.next_ballot), roster)
+        return self._write(now)
+
+    def granted(
+        self, *, now: float, joined: Ballot | None = None
+    ) -> list[Effect]:  # protocol R7, M2
+        """This boot was granted something, as a member that the roster `joined` added."""
+        if self._wanted is None or (self._wanted.granted and self._wanted.joined == joined):
+            return []
+        self._wanted = replace(self._wanted, granted=True, joined=joined)
+        return self._write(now)
+
+    def left(self, *, now: float) -> list[Effect]:  # protocol M3
+        """Counted no more: a newcomer again."""
+        if self._wanted is None or self._wanted.joined is None:
+            return []
+        self._wanted = replace(self._wanted, joined=None)
         return self._write(now)
 
     def caps(self, values: CapValues, *, now: float) -> list[Effect]:  # protocol C1
@@ -152,8 +197,7 @@ class Membership:
         if self.durable is None or _said(done.record.caps) != _said(self.durable.caps):
             self._caps_written_at_s = now
         self.durable = done.record
-        if self.forgot and done.record.ballot.rack != self._rack:
-            self.forgot = False  # another's ballot, with its roster
+        self.forgot = done.record.forgot  # until another's ballot, with its roster, is on disk
         effects: list[Effect] = []
         if recovered:
             effects.append(event(Level.INFO, "journal accepts writes again"))
@@ -165,7 +209,10 @@ class Membership:
         """A claim that the disk refused was heard by nobody: it is not made."""
         assert self._wanted is not None
         if self._wanted.ballot.rack == self._rack and self._wanted.ballot > self.ballot:
-            self._wanted = replace(self._wanted, ballot=self.ballot)
+            before = self.durable or self._wanted
+            self._wanted = replace(
+                self._wanted, ballot=self.ballot, roster=before.roster, members=before.members
+            )
 
     def wake(self, *, now: float) -> list[Effect]:
         if self._write_at_s is None or now < self._write_at_s:
@@ -197,6 +244,14 @@ class Membership:
         self._write_at_s = now + self._retry_s
         self._retry_s = min(RETRY_S_MAX, 2 * self._retry_s)
         return [event(Level.ERROR, "journal refused", reason=done.detail)] if first else []
+
+
+def _with(record: JournalRecord, roster: Roster | None) -> JournalRecord:
+    if roster is None:
+        return record
+    return replace(
+        record, roster=roster.name, members=structs.replace(roster, ballot=None, time_ms=0)
+    )
 
 
 def _said(values: CapValues) -> dict[tuple[str, str], int | None]:

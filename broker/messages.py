@@ -103,6 +103,7 @@ class Report(Struct, frozen=True, kw_only=True):
     weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
     actuator: Actuation = Actuation.POWER_LIMIT
     starting: bool = False  # protocol R7: the hardware's setting is not proven yet
+    joined: Ballot | None = None  # protocol M2: the roster that added it, once it was granted
     time_ms: Number = 0
 
 
@@ -155,6 +156,13 @@ class CapSet(Struct, frozen=True, kw_only=True):
     by: Name
 
 
+class CapMeasured(Struct, frozen=True, kw_only=True):
+    """`caps/<cap>/measured`: what the feed's meter shows, and how old that is by now."""
+
+    power_w: Annotated[float, Meta(ge=-WATTS_MAX, le=WATTS_MAX)]  # below zero: it flows back
+    age_s: Seconds
+
+
 class CapState(Struct, frozen=True, kw_only=True):
     """`caps/<cap>`: what monitors look at. `short_w`: what Σ floors lacks (protocol C3)."""
 
@@ -194,6 +202,8 @@ class RosterRack(Struct, frozen=True, kw_only=True):
     cap: Name
     weight: float = 1.0
     tier: int = 1
+    joined: Ballot | None = None  # the roster that added it; None: of the first one
+    leaving: bool = False  # granted nothing any more, counted until everybody knows (M3)
 
 
 class RosterCap(Struct, frozen=True, kw_only=True):
@@ -202,6 +212,7 @@ class RosterCap(Struct, frozen=True, kw_only=True):
     parent: Name | None = None
     fallback_w: Watts | None = None
     set_ttl_s: Seconds = 30.0
+    brake_after_s: Seconds | None = None  # None: nobody brakes by this cap's meter
 
 
 class Roster(Struct, frozen=True, kw_only=True):
@@ -211,20 +222,66 @@ class Roster(Struct, frozen=True, kw_only=True):
     racks: Annotated[tuple[RosterRack, ...], Meta(max_length=RACKS_MAX)]
     caps: Annotated[tuple[RosterCap, ...], Meta(max_length=CAPS_MAX)]
     ballot: Ballot | None = None  # in which it was published
+    site_hash: Annotated[str, Meta(max_length=64)] = ""  # of the site file that it goes by
+    time_ms: Number = 0
+
+
+class Join(Struct, frozen=True, kw_only=True):
+    """`join`: a rack that is not counted asks to be (protocol M2)."""
+
+    rack: RosterRack
+    instance: Instance
+    boot: Number
+    ballot: Ballot  # of the broker that it hears
+    roster: Ballot  # the one it knows that it is not in
+    bound_w: Watts  # above 0: it carries load already
+    time_ms: Number = 0
+
+
+class JoinAnswer(Struct, frozen=True, kw_only=True):
+    """`join/<rack>`: why a rack is not counted yet."""
+
+    instance: Instance
+    ballot: Ballot
+    why: Annotated[str, Meta(max_length=200)]
+    time_ms: Number = 0
+
+
+class Leave(Struct, frozen=True, kw_only=True):
+    """`roster/remove`: a rack shall be counted no more; its hardware is at 0 (protocol M3).
+
+    `boot` and `seq` are those of its last report as far as the speaker knows; None where
+    nobody has ever heard one.
+    """
+
+    rack: Name
+    by: Name  # the rack itself, or the operator
+    ballot: Ballot  # of the broker that the speaker hears
+    boot: Number | None = None
+    seq: Number | None = None
+    bound_w: Annotated[int, Meta(ge=0, le=0)] = 0
     time_ms: Number = 0
 
 
 class Explain(Struct, frozen=True, kw_only=True):
-    """`racks/<rack>/explain`: the limit in force and where it comes from."""
+    """`racks/<rack>/explain`: the limit in force, where it comes from, what would change it."""
 
     limit_w: Watts
     bound_w: Watts
+    floor_w: Watts
+    ceiling_w: Watts
     set_by: str
-    cap: str | None
+    why: str  # the broker's word with it, or what happened on the rack
+    cap: str | None  # the cap that holds the rack there
+    cap_limit_w: Watts | None  # that cap in force, as this rack knows it
+    cap_by: str | None  # whose value that is; "site" for the file's own limit
     price: float | None
-    why: str
-    since_s: Seconds
+    since_s: Seconds  # for so long the limit has been what it is
+    granted_w: Watts | None  # what the newest grant allows, obeyed or not
     lease_left_s: Seconds
+    floor_in_s: Seconds | None  # without a newer grant; None: it is there, or cannot go there
+    braked_by: str | None = None  # the cap whose meter showed too much for too long
+    changes: tuple[str, ...] = ()  # what would change the limit, in words
     time_ms: Number = 0
 
 
@@ -235,8 +292,12 @@ Message = (
     | Presence
     | ElectionMessage
     | CapSet
+    | CapMeasured
     | CapState
     | MarketState
     | Roster
+    | Join
+    | JoinAnswer
+    | Leave
     | Explain
 )

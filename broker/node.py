@@ -11,10 +11,11 @@ and gets back the leases that grants turned into.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from broker.belonging import Belonging
 from broker.caps import CapBook
-from broker.coordinator import Coordinator, MarketTerms
+from broker.coordinator import Coordinator
 from broker.effects import (
     Effect,
     Exit,
@@ -28,7 +29,9 @@ from broker.effects import (
     Reconnect,
     event,
 )
-from broker.election import Election, ElectionTiming, Role
+from broker.election import Election, Role
+from broker.explain import Limited, explain
+from broker.identity import ClockRead, Identity, RackState
 from broker.lease import LeaseDesk
 from broker.membership import Membership
 from broker.messages import (
@@ -39,67 +42,38 @@ from broker.messages import (
     CapValues,
     ElectionKind,
     ElectionMessage,
-    Explain,
     Grant,
+    Join,
+    JoinAnswer,
+    Leave,
     Message,
     Presence,
     Report,
     Roster,
 )
+from broker.roster import changes, is_newer
 from broker.topics import Kind, Topic
 
 OWN_REPORT_TICKS_MAX = 5  # not hearing our own reports for longer: the link is half dead
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this process is, and what it goes by all its life."""
-
-    rack: str
-    instance: str
-    site_hash: str
-    roster: Roster
-    actuator: Actuation
-    ttl_s: float
-    settle_s: float
-    timing: ElectionTiming
-    terms: MarketTerms
-
-
-@dataclass(frozen=True, slots=True)
-class RackState:
-    """The rack as the controller sees it now; powers in whole watts."""
-
-    bound_w: int
-    limit_w: int
-    next_w: int
-    demand_w: int
-    measured_w: int | None
-    measured_age_s: float | None
-    starting: bool
-    set_by: str = "hardware"
-
-
-@dataclass(frozen=True, slots=True)
-class ClockRead:
-    """The wall clock in ms, or None while nobody vouches for it (protocol R11)."""
-
-    wall_ms: int | None
 
 
 class Node:
     """The protocol machine of one rack."""
 
     def __init__(self, me: Identity, loaded: JournalRecord | None, *, now: float) -> None:
-        mine = next(rack for rack in me.roster.racks if rack.rack == me.rack)
+        listed = next((rack for rack in me.roster.racks if rack.rack == me.rack), None)
+        mine = me.joins or listed
+        assert mine is not None
         self._me = me
-        self._mine = mine
-        self._memory = Membership(me.rack, loaded, me.roster.name)
-        self._caps = CapBook(me.roster.caps, loaded.caps if loaded else {})
+        self._mine = mine  # as its own site file has it
+        self._place = Belonging(me.rack, me.roster, loaded, mine=mine, joins=bool(me.joins))
+        roster = self._place.roster
+        self._memory = Membership(me.rack, loaded, roster.name, roster)
+        self._caps = CapBook(roster.caps, loaded.caps if loaded else {})
         self._election = Election(
             rack=me.rack,
             rank=mine.rank,
-            ranks={rack.rack: rack.rank for rack in me.roster.racks},
+            ranks={rack.rack: rack.rank for rack in roster.racks},
             instance=me.instance,
             timing=me.timing,
             now=now,
@@ -124,7 +98,7 @@ class Node:
         self._offline_said = False  # by a broker whose journal refused
         self._twin_until_s = float("-inf")
         self._beat_caps: tuple[tuple[Ballot, int], CapValues] | None = None  # of the newest
-        self._foreign_roster: Ballot | None = None
+        self._limits_w: dict[str, int] = {}  # at the claim of a ballot
         self._started = False
 
     # ---- what the controller may ask -------------------------------------------
@@ -133,6 +107,15 @@ class Node:
     def lowers_at_s(self) -> float:
         """When the rack lowers itself to its floor without a newer grant (R6)."""
         return self._desk.lowers_at_s
+
+    def cap_w(self, cap: str, now: float) -> int | None:
+        """The cap in force as this rack knows it; None where there is no such cap."""
+        return self._caps.in_force(cap, now)[0] if cap in self._caps.names else None
+
+    @property
+    def place(self) -> Belonging:
+        """Whether this rack is counted, and by which roster."""
+        return self._place
 
     @property
     def leads(self) -> bool:
@@ -157,8 +140,14 @@ class Node:
                 return self._hear_presence(topic.name, message, retained, now)
             case CapSet():
                 return self._hear_cap(topic.name, message, retained, now)
-            case Roster() if message.ballot is not None:
-                return self._adopt(message.ballot, now)
+            case Roster():
+                return self._hear_roster(message, now)
+            case Join() if self._coordinator is not None and not retained:
+                return self._coordinator.hear_join(message, now=now)
+            case Leave() if self._coordinator is not None and not retained:
+                return self._coordinator.hear_leave(message, now=now)
+            case JoinAnswer() if topic.name == self._me.rack and not retained:
+                return self._place.hear_answer(message, self._me.instance)
         return []
 
     def read(
@@ -191,10 +180,11 @@ class Node:
         before = self._election.role
         effects += self._election.wake(highest=self._memory.highest, able=self._able(now), now=now)
         if self._election.role is Role.CLAIMING and before is not Role.CLAIMING:
-            effects += self._memory.claim(now=now)
-            self._claimed = self._memory.highest
+            effects += self._claim(self._place.newest(), now)
         if self._coordinator is not None:
+            ticks = now >= self._coordinator.next_tick_s
             effects += self._coordinator.wake(now=now)
+            effects += self._change_roster(now) if ticks else []
         return effects
 
     def next_wake(self) -> float | None:
@@ -210,6 +200,9 @@ class Node:
         if not (self._connected and self._memory.may_report) or self._state is None:
             return []
         state = self._state
+        said = [*self._ask_or_leave(state), self._explained(state, now)]
+        if not self._place.reports(state.bound_w):
+            return said
         self._seq += 1
         self._desk.sent(self._seq, now)
         report = Report(
@@ -217,7 +210,7 @@ class Node:
             boot=self._memory.boot,
             seq=self._seq,
             ballot=self._memory.ballot,
-            roster=self._me.roster.name,
+            roster=self._place.roster.name,
             site_hash=self._me.site_hash,
             caps=self._caps.values(),
             seen=self._desk.seen,
@@ -234,24 +227,35 @@ class Node:
             weight=self._mine.weight,
             actuator=self._me.actuator,
             starting=state.starting,
+            joined=self._memory.joined,
         )
         return [
             Publish(Topic(Kind.REPORT, self._me.rack), report, retain=True),
-            Publish(Topic(Kind.EXPLAIN, self._me.rack), self._explain(state, now), retain=True),
+            *said,
         ]
 
-    def _explain(self, state: RackState, now: float) -> Explain:
-        lease = self._desk.lease
-        return Explain(
+    def _explained(self, state: RackState, now: float) -> Publish:
+        limited = Limited(
             limit_w=state.limit_w,
             bound_w=state.bound_w,
-            set_by=state.set_by,
-            cap=lease.cap if lease else None,
-            price=lease.price if lease else None,
-            why=lease.why if lease else "no grant since the start",
-            since_s=round(now - self._desk.since_s, 1) if lease else 0.0,
-            lease_left_s=round(max(0.0, self._desk.until_s - now), 1),
+            floor_w=self._mine.floor_w,
+            ceiling_w=self._mine.ceiling_w,
+            demand_w=state.demand_w,
+            starting=state.starting,
+            can_lower=self._me.actuator is not Actuation.NONE,
+            cause=state.cause,
+            braked=state.braked,
+            held_by=state.held_by,
         )
+        record = explain(
+            limited,
+            self._desk.lease,
+            self._caps,
+            until_s=self._desk.until_s,
+            lowers_at_s=self._desk.lowers_at_s,
+            now=now,
+        )
+        return Publish(Topic(Kind.EXPLAIN, self._me.rack), record, retain=True)
 
     # ---- messages --------------------------------------------------------------
 
@@ -260,13 +264,15 @@ class Node:
         coordinator = self._coordinator
         if coordinator is not None and beat.ballot < coordinator.ballot:
             return effects if retained else [*effects, coordinator.beat(now=now)]  # protocol B5
-        effects += self._adopt(beat.ballot, now)
+        effects += self._adopt(beat.ballot, now, names=beat.roster)
         if beat.ballot < self._memory.highest:
             return effects  # a broker of the past, or a ballot that was refused
+        if not retained and beat.ballot.rack != self._me.rack:
+            self._place.confirm(beat.roster)
+        effects += self._follow_roster(beat.roster, now)
         number = (beat.ballot, beat.number)
         if self._beat_caps is None or number >= self._beat_caps[0]:
             self._beat_caps = (number, beat.caps)
-        effects += self._compare_roster(beat.roster)
         if not retained:
             effects += self._election.beat(
                 beat.ballot,
@@ -284,6 +290,9 @@ class Node:
         effects += self._adopt(report.ballot, now)
         effects += self._merge_caps(report.caps, now)
         if self._coordinator is not None:
+            if rack != self._me.rack and not retained and self._coordinator.counts(rack, report):
+                self._place.confirm(report.roster)
+                self._coordinator.may_raise = True
             effects += self._coordinator.hear(rack, report, live=not retained, now=now)
         return effects
 
@@ -315,6 +324,8 @@ class Node:
         effects = self._adopt(grant.key.ballot, now)
         if not self._memory.may_report or now < self._twin_until_s:
             return effects
+        if not self._place.takes_grants:
+            return [*effects, event(Level.INFO, "grant refused", reason="counted no more")]
         admitted = self._desk.admit(
             grant,
             boot=self._memory.boot,
@@ -326,7 +337,9 @@ class Node:
             return [*effects, event(Level.INFO, "grant refused", reason=admitted)]
         if admitted.may_raise and self._knows_lower_caps(grant.key.ballot):  # protocol C1
             admitted = replace(admitted, may_raise=False)
-        return [*effects, *self._memory.granted(now=now), admitted]
+        entry = self._place.entry
+        joined = entry.joined if entry is not None else None
+        return [*effects, *self._memory.granted(now=now, joined=joined), admitted]
 
     def _hear_election(self, message: ElectionMessage, now: float) -> list[Effect]:
         effects = self._adopt(message.ballot, now)
@@ -358,9 +371,13 @@ class Node:
 
     # ---- ballots and the journal -----------------------------------------------
 
-    def _adopt(self, ballot: Ballot, now: float) -> list[Effect]:  # protocol R1, B5
+    def _adopt(
+        self, ballot: Ballot, now: float, *, names: Ballot | None = None
+    ) -> list[Effect]:  # protocol R1, B5, M1
+        """`names`: the roster that goes with the ballot, as its beat says."""
         before = self._memory.highest
-        effects = self._memory.adopt(ballot, now=now)
+        roster = self._place.to_follow(names) if names is not None else None
+        effects = self._memory.adopt(ballot, now=now, roster=roster)
         if self._memory.highest > before:
             effects += self._step_down(now)
         return effects
@@ -370,6 +387,7 @@ class Node:
         effects = self._memory.written(done, now=now)
         if not done.ok:
             return effects + self._journal_refused(now)
+        effects += self._use_roster(done.record.members, now)
         if self._memory.ballot != before:
             self._report_at_s = now  # a broker counts us at our ceiling until it hears us
         if self._offline_said and self._connected:
@@ -377,11 +395,13 @@ class Node:
             effects.append(self._presence(Presence.ONLINE))
         if self._election.role is Role.CLAIMING and self._memory.ballot == self._claimed:
             effects += self._become_broker(now)
+        elif self._coordinator is not None and self._coordinator.ballot != self._memory.ballot:
+            effects += self._lead(now)
         return effects
 
     def _journal_refused(self, now: float) -> list[Effect]:
         """A broker whose journal refuses leads no more until a write succeeds."""
-        if self._election.role is Role.CLAIMING:
+        if self._election.role is Role.CLAIMING or self._coordinator is not None:
             self._memory.withdraw_claim()
         effects: list[Effect] = []
         if self._coordinator is not None:
@@ -389,22 +409,39 @@ class Node:
             effects.append(self._presence(Presence.OFFLINE))
         return effects + self._step_down(now)
 
+    def _claim(self, roster: Roster, now: float) -> list[Effect]:
+        """Take the next term, with the roster to go by; on disk first (B6)."""
+        effects = self._memory.claim(now=now, roster=roster)
+        self._claimed = self._memory.highest
+        self._limits_w = self._caps.limits_w(now)
+        return effects
+
     def _become_broker(self, now: float) -> list[Effect]:
         self._election.become_broker()
+        fell_since = self._beat_caps is not None and self._caps.is_below(self._beat_caps[1])
+        return self._lead(now, cap_fell=fell_since)
+
+    def _lead(self, now: float, *, cap_fell: bool = False) -> list[Effect]:
+        """The ballot on disk is ours: begin to lead in it."""
+        limits_w = self._caps.limits_w(now)
+        known_w = self._limits_w
         self._coordinator = Coordinator(
             self._memory.ballot,
-            self._me.roster,
+            self._place.roster,
             self._caps,
             site_hash=self._me.site_hash,
             terms=self._me.terms,
             tick_s=self._me.timing.tick_s,
             beat_timeout_s=self._me.timing.beat_timeout_s,
             now=now,
-            cap_fell=self._beat_caps is not None and self._caps.is_below(self._beat_caps[1]),
+            cap_fell=cap_fell or any(limits_w[c] < known_w.get(c, 0) for c in limits_w),
+            file=self._me.roster if self._me.joins is None else None,
+            is_open=self._me.is_open,
         )
+        self._coordinator.may_raise = not self._me.is_open or self._place.is_confirmed
         # The members hear the first beat, adopt its ballot and report in it at once.
         self._coordinator.next_tick_s = now
-        roster = _published(self._me.roster, self._memory.ballot)
+        roster = self._coordinator.roster()
         coordinator = ElectionMessage(
             kind=ElectionKind.COORDINATOR,
             rack=self._me.rack,
@@ -416,7 +453,7 @@ class Node:
             event(Level.INFO, "this rack is broker now", ballot=str(self._memory.ballot)),
             *self._coordinator.wake(now=now),
             Publish(Topic(Kind.ELECTION), coordinator),
-            Publish(Topic(Kind.ROSTER), roster, retain=True),
+            roster,
         ]
 
     def _step_down(self, now: float) -> list[Effect]:
@@ -431,7 +468,8 @@ class Node:
 
     def _able(self, now: float) -> bool:
         """Could this rack lead (not barred by R10, R11 or its journal)?"""
-        return self._memory.may_lead and now >= self._twin_until_s and self._hears_itself(now)
+        ready = self._memory.may_lead and self._place.may_lead
+        return ready and now >= self._twin_until_s and self._hears_itself(now)
 
     # ---- caps ------------------------------------------------------------------
 
@@ -447,14 +485,89 @@ class Node:
         known = self._beat_caps
         return self._caps.is_below(known[1] if known and known[0][0] == ballot else {})
 
-    def _compare_roster(self, roster: Ballot) -> list[Effect]:  # protocol M1
-        foreign = roster if roster != self._me.roster.name else None
-        if foreign == self._foreign_roster:
+    # ---- the roster ------------------------------------------------------------
+
+    def leave(self, *, now: float) -> list[Effect]:  # protocol M3
+        """Say goodbye, with the hardware at 0; no grant is taken from now on."""
+        if self._state is None or self._state.bound_w > 0 or not self._place.is_member:
             return []
-        self._foreign_roster = foreign
-        if foreign is None:
-            return [event(Level.INFO, "the broker's site file is ours again")]
-        return [event(Level.ERROR, "the broker's site file is another", roster=str(foreign))]
+        self._place.says_goodbye = True
+        return self.report(now=now)
+
+    def _ask_or_leave(self, state: RackState) -> list[Effect]:  # protocol M2, M3
+        """What a rack says that is not counted, or will not be."""
+        ballot, boot = self._memory.ballot, self._memory.boot
+        if self._place.is_member:
+            if not self._place.says_goodbye:
+                return []
+            self._seq += 1
+            return [self._place.goodbye(ballot, boot=boot, seq=self._seq)]
+        if state.starting or not self._place.may_ask or ballot < self._memory.highest:
+            return []
+        return [self._place.ask(self._me.instance, ballot, boot=boot, bound_w=state.bound_w)]
+
+    def _hear_roster(self, roster: Roster, now: float) -> list[Effect]:  # protocol M1
+        effects = self._adopt(roster.ballot, now) if roster.ballot is not None else []
+        if roster.name > self._memory.highest:
+            return effects  # of a ballot that was refused
+        fault = self._place.hear(roster)
+        if fault:
+            return [*effects, event(Level.ERROR, "roster refused", reason=fault)]
+        if self._coordinator is not None:
+            return effects + self._take_newer(now)
+        taken = self._place.to_take()
+        return effects + (self._memory.take(taken, now=now) if taken else [])
+
+    def _follow_roster(self, name: Ballot, now: float) -> list[Effect]:
+        """The broker in office counts by the roster of that name."""
+        taken = self._place.follow(name)
+        if taken is not None:
+            return self._memory.take(taken, now=now)
+        return self._place.compare(name, self._memory.ballot, self._me.timing.tick_s, now=now)
+
+    def _take_newer(self, now: float) -> list[Effect]:
+        """A broker that hears of a newer roster leads by it in a new ballot, or not at all."""
+        newest, coordinator = self._place.newest(), self._coordinator
+        if coordinator is None or self._memory.highest != coordinator.ballot:
+            return []  # a claim is on its way to the disk
+        if not is_newer(newest.name, self._place.roster.name):
+            return []
+        if self._place.may_lead:
+            return self._claim(newest, now)
+        return [*self._memory.take(newest, now=now), *self._retire(now)]
+
+    def _change_roster(self, now: float) -> list[Effect]:  # protocol M2 to M5
+        """Once a tick: the roster that those who come, go and have new files ask for."""
+        coordinator = self._coordinator
+        if coordinator is None or self._memory.highest != coordinator.ballot:
+            return []
+        effects = self._take_newer(now)
+        if effects:
+            return effects
+        entry = self._place.entry
+        if entry is not None and entry.leaving:  # another one leaves us out
+            return self._retire(now) if coordinator.is_known_to_all() else []
+        roster = coordinator.next_roster(self._memory.next_ballot, now=now)
+        if roster is None:
+            return []
+        return [changes(roster), *self._claim(roster, now)]
+
+    def _use_roster(self, roster: Roster | None, now: float) -> list[Effect]:
+        """The roster on disk is another one."""
+        if roster is None or roster.name == self._place.roster.name:
+            return []
+        effects = self._place.use(roster)
+        self._caps.use(roster.caps)
+        entry = self._place.entry
+        rank = self._mine.rank if entry is None else entry.rank
+        self._election.know(rank, {rack.rack: rack.rank for rack in roster.racks})
+        self._report_at_s = self._own_report_heard_s = now
+        return effects + (self._memory.left(now=now) if entry is None else [])
+
+    def _retire(self, now: float) -> list[Effect]:
+        """Lead no more, and say so, that another one may."""
+        self._offline_said = True
+        return [self._presence(Presence.OFFLINE), *self._step_down(now)]
 
     # ---- the link --------------------------------------------------------------
 
@@ -479,12 +592,9 @@ class Node:
     def _watch_link(self, now: float) -> list[Effect]:
         """Who does not hear its own reports reconnects."""
         waits = now - self._own_report_heard_s <= self._deaf_after_s
-        if not (self._connected and self._memory.may_report) or waits:
+        speaks = self._place.is_member and not self._place.says_goodbye
+        if not (self._connected and self._memory.may_report and speaks) or waits:
             return []
         self._own_report_heard_s = now  # one attempt per period
         self._deaf = True
         return [Reconnect("own reports do not come back")]
-
-
-def _published(roster: Roster, ballot: Ballot) -> Roster:
-    return Roster(name=roster.name, racks=roster.racks, caps=roster.caps, ballot=ballot)

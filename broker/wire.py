@@ -12,11 +12,15 @@ import msgspec
 from broker.errors import WireError
 from broker.messages import (
     Beat,
+    CapMeasured,
     CapSet,
     CapState,
     ElectionMessage,
     Explain,
     Grant,
+    Join,
+    JoinAnswer,
+    Leave,
     MarketState,
     Message,
     Presence,
@@ -26,7 +30,8 @@ from broker.messages import (
 from broker.topics import Kind
 
 PAYLOAD_BYTES_MAX = 65_536  # a report of a site with 200 caps fits; more is nobody's message
-ROSTER_BYTES_MAX = 262_144  # 1000 racks and 200 caps
+ROSTER_BYTES_MAX = 524_288  # 1000 racks and 200 caps, with the longest names
+_OF_MANY_RACKS = {Kind.ROSTER, Kind.BEAT, Kind.CAP_STATE, Kind.MARKET}
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Kind, msgspec.json.Decoder[Message]] = {
@@ -35,9 +40,13 @@ _decoders: dict[Kind, msgspec.json.Decoder[Message]] = {
     Kind.GRANT: msgspec.json.Decoder(Grant),
     Kind.ELECTION: msgspec.json.Decoder(ElectionMessage),
     Kind.CAP_SET: msgspec.json.Decoder(CapSet),
+    Kind.CAP_MEASURED: msgspec.json.Decoder(CapMeasured),
     Kind.CAP_STATE: msgspec.json.Decoder(CapState),
     Kind.MARKET: msgspec.json.Decoder(MarketState),
     Kind.ROSTER: msgspec.json.Decoder(Roster),
+    Kind.JOIN: msgspec.json.Decoder(Join),
+    Kind.JOIN_ANSWER: msgspec.json.Decoder(JoinAnswer),
+    Kind.LEAVE: msgspec.json.Decoder(Leave),
     Kind.EXPLAIN: msgspec.json.Decoder(Explain),
 }
 
@@ -46,16 +55,20 @@ def encode(message: Message, *, time_ms: int = 0) -> bytes:
     """The payload of `message`, stamped with the wall clock for whoever reads along."""
     if isinstance(message, Presence):
         return message.value.encode()
-    if time_ms and not isinstance(message, CapSet):
+    if time_ms and not isinstance(message, CapSet | CapMeasured):
         message = msgspec.structs.replace(message, time_ms=time_ms)
     return _encoder.encode(message)
 
 
+def bytes_max(kind: Kind) -> int:
+    """The largest payload of a kind: more is neither sent nor read."""
+    return ROSTER_BYTES_MAX if kind in _OF_MANY_RACKS else PAYLOAD_BYTES_MAX
+
+
 def decode(kind: Kind, payload: bytes) -> Message:
     """The message in `payload`, as its topic's kind says. Raises WireError for anything else."""
-    limit_bytes = ROSTER_BYTES_MAX if kind is Kind.ROSTER else PAYLOAD_BYTES_MAX
-    if len(payload) > limit_bytes:
-        raise WireError(f"{len(payload)} bytes, at most {limit_bytes} are read")
+    if len(payload) > bytes_max(kind):
+        raise WireError(f"{len(payload)} bytes, at most {bytes_max(kind)} are read")
     if kind is Kind.ONLINE:
         return _presence(payload)
     try:

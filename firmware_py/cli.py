@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING
 import click
 
 from firmware_py.cli_devices import discover, probe
+from firmware_py.cli_explain import explain
 from firmware_py.cli_profiles import profiles
+from firmware_py.cli_roster import roster
 from firmware_py.exits import NO_ANSWER, OPERATOR, fail
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def main() -> None:
     """Keeps a machine room under its power caps."""
 
 
-for command in (probe, discover, profiles):
+for command in (probe, discover, profiles, explain, roster):
     main.add_command(command)
 
 

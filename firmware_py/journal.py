@@ -21,7 +21,7 @@ from broker.messages import Ballot
 
 FILE_NAME = "journal.json"
 LOCK_NAME = "lock"
-FILE_BYTES_MAX = 1 << 20
+FILE_BYTES_MAX = 4 << 20  # a record with the largest roster and all sources is a tenth of it
 
 
 class JournalError(Exception):

@@ -28,6 +28,7 @@ from broker.effects import Event, Level, event
 from drivers.reading import Executed, Missing, Reading
 from firmware_py.site_types import Actuator
 
+WRITES_MAX = 64  # of numbers; above it the two oldest count as one, at the larger of them
 REWRITE_S = 1.0  # pause before a lowering that does not hold is written again
 
 
@@ -153,8 +154,9 @@ class Limiter(ABC):
             return []
         self._writes = [
             replace(write, done_at_s=done.done_at_s) if write.id == done.id else write
-            for write in self._writes
+            for write in self._without_twins(done.id)
         ]
+        self._merge_oldest()
         effects: list[LimiterEffect] = []
         if done.executed.absence is not None:
             effects.append(
@@ -258,6 +260,31 @@ class Limiter(ABC):
         if busy or now - self._last_write_done_s < REWRITE_S or not self.known:
             return []
         return [self._write(name, value, raises=False) for name, value in self._lowering()]
+
+    def _without_twins(self, finished_id: int) -> list[_Write]:
+        """Without the finished writes of the same value: a later one outlasts them.
+
+        Hardware that takes writes and does not say its setting is written again and again.
+        """
+        last = next((write for write in self._writes if write.id == finished_id), None)
+        if last is None:
+            return self._writes
+        older = [w for w in self._twins(last.name, last.value) if w.done_at_s is not None]
+        return [write for write in self._writes if write not in older]
+
+    def _merge_oldest(self) -> None:
+        finished = [w for w in self._writes if w.done_at_s is not None]
+        if len(finished) <= WRITES_MAX:
+            return
+        first, second = finished[:2]
+        if isinstance(first.value, str) or isinstance(second.value, str):
+            return  # of outlets: two of each are all there can be
+        larger = max(first.value, second.value)
+        self._writes.remove(first)
+        self._writes = [
+            replace(second, value=larger, provable=False) if write is second else write
+            for write in self._writes
+        ]
 
     def _oldest_asked_at_s(self) -> float | None:
         """When the setting as a whole was asked for; None where a part of it never answered."""

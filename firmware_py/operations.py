@@ -55,8 +55,8 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
         f"no broker has confirmed it within {CAP_SET_S_MAX:g} s; is a controller of"
         f" {site.site} running?"
     )
-    with _link(site, beat_topic) as (link, events):
-        _connect(events)
+    with linked(site, beat_topic) as (link, events):
+        connect(events)
         ready_s = clock.now_s() + site.timing.tick_s  # a retained beat comes before that
         while (now := clock.now_s()) < deadline_s:
             if now >= ready_s and now >= repeat_at_s:
@@ -69,7 +69,7 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
                     said = CapSet(limit_w=limit_w, number=number, by=by)
                 link.publish(set_topic, wire.encode(said))
                 repeat_at_s = now + site.timing.tick_s
-            heard = _next(events, min(deadline_s, repeat_at_s or ready_s) - now)
+            heard = next_event(events, min(deadline_s, repeat_at_s or ready_s) - now)
             if isinstance(heard, Disconnected):
                 reason = heard.reason
             beat = _beat(heard, beat_topic)
@@ -90,17 +90,17 @@ def set_cap(site: Site, cap: str, limit_w: int | None, by: str) -> CapOutcome:
 def knows_rack(site: Site, rack: str) -> bool:
     """True where the MQTT server keeps a report of the rack: it has run before."""
     path = Topic(Kind.REPORT, rack).path(site.site)
-    with _link(site, path) as (_, events):
-        _connect(events)
+    with linked(site, path) as (_, events):
+        connect(events)
         deadline_s = clock.now_s() + RETAINED_S
         while (left_s := deadline_s - clock.now_s()) > 0:
-            if isinstance(_next(events, left_s), Received):
+            if isinstance(next_event(events, left_s), Received):
                 return True
     return False
 
 
 @contextmanager
-def _link(site: Site, *subscriptions: str) -> Iterator[tuple[MqttLink, queue.Queue[Event]]]:
+def linked(site: Site, *subscriptions: str) -> Iterator[tuple[MqttLink, queue.Queue[Event]]]:
     events: queue.Queue[Event] = queue.Queue(1000)
 
     def put(event: Event) -> None:
@@ -116,11 +116,11 @@ def _link(site: Site, *subscriptions: str) -> Iterator[tuple[MqttLink, queue.Que
         link.stop(goodbye=False)
 
 
-def _connect(events: queue.Queue[Event]) -> None:
+def connect(events: queue.Queue[Event]) -> None:
     deadline_s = time.monotonic() + CONNECT_S_MAX
     reason = "the MQTT server did not answer"
     while (left_s := deadline_s - time.monotonic()) > 0:
-        heard = _next(events, left_s)
+        heard = next_event(events, left_s)
         if isinstance(heard, Connected):
             return
         if isinstance(heard, Disconnected):
@@ -130,7 +130,7 @@ def _connect(events: queue.Queue[Event]) -> None:
     raise NoServer(reason)
 
 
-def _next(events: queue.Queue[Event], wait_s: float) -> Event | None:
+def next_event(events: queue.Queue[Event], wait_s: float) -> Event | None:
     try:
         return events.get(timeout=max(0.001, wait_s))
     except queue.Empty:

@@ -4,13 +4,18 @@ It takes from the inbox until the machine's next deadline, calls the door that f
 and carries the effects out in order. The MQTT thread, the pollers and the journal's
 thread only ever put into the inbox. No rule of the protocol stands here.
 
-Limits: messages beyond `INBOX_MAX` are dropped and counted (every message is repeated
-by its sender); facts of this machine are never dropped, there are few of them.
+Limits: messages beyond `INBOX_MAX` are dropped and counted, in the link's own thread, so
+that nothing piles up behind a loop that is busy (every message is repeated by its
+sender). Facts of this machine are never dropped, there are few of them: one per answer
+of a device and per write. A message that is too large to be sent is not, and says so.
+
+systemd is fed at the end of each turn (`watchdog`), as long as the link's thread lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import secrets
 import signal
@@ -37,6 +42,7 @@ from broker.effects import (
 )
 from broker.election import ElectionTiming
 from broker.errors import WireError
+from broker.identity import ClockRead, Identity
 from broker.messages import Actuation, Ballot, Presence, Roster, RosterCap, RosterRack
 from broker.mqtt import MqttLink
 from broker.mqtt_values import (
@@ -49,7 +55,6 @@ from broker.mqtt_values import (
     TlsSettings,
 )
 from broker.mqtt_values import Event as LinkEvent
-from broker.node import ClockRead, Identity
 from broker.topics import Kind, Topic
 from drivers.device import open_device
 from drivers.errors import ProfileError
@@ -62,8 +67,11 @@ from firmware_py.limiter_kinds import LIMIT_POINT
 from firmware_py.poller import Poller
 from firmware_py.site import site_hash
 from firmware_py.site_types import DeviceSpec, Rack, Site
+from firmware_py.watchdog import Watchdog
 
 INBOX_MAX = 4096
+DRAINED_MAX = 64  # messages between two looks at the deadlines
+EVENTS_KNOWN_MAX = 1000  # of the log; then it forgets what it has said
 CLOCK_PERIOD_S = 60.0
 CLOCK_PERIOD_FORGETFUL_S = 1.0
 SAME_EVENT_S = 10.0  # the same line is logged at most this often
@@ -92,18 +100,7 @@ def roster_of(site: Site) -> Roster:
     """The first roster: the site file, named by its hash (protocol M1)."""
     return Roster(
         name=Ballot(0, site_hash(site)),
-        racks=tuple(
-            RosterRack(
-                rack=rack.name,
-                rank=rack.rank,
-                floor_w=rack.floor_w,
-                ceiling_w=rack.ceiling_w,
-                cap=rack.cap,
-                weight=rack.weight,
-                tier=rack.tier,
-            )
-            for rack in site.racks
-        ),
+        racks=tuple(_member_of(rack) for rack in site.racks if not rack.joins),
         caps=tuple(
             RosterCap(
                 cap=cap.name,
@@ -111,9 +108,22 @@ def roster_of(site: Site) -> Roster:
                 parent=cap.parent,
                 fallback_w=cap.fallback_w,
                 set_ttl_s=cap.set_ttl_s,
+                brake_after_s=cap.brake_after_s,
             )
             for cap in site.caps
         ),
+    )
+
+
+def _member_of(rack: Rack) -> RosterRack:
+    return RosterRack(
+        rack=rack.name,
+        rank=rack.rank,
+        floor_w=rack.floor_w,
+        ceiling_w=rack.ceiling_w,
+        cap=rack.cap,
+        weight=rack.weight,
+        tier=rack.tier,
     )
 
 
@@ -134,6 +144,8 @@ def identity_of(site: Site, rack: Rack, instance: str) -> Identity:
             preempt_after_s=timing.preempt_after_s,
         ),
         terms=MarketTerms(guard=site.market.guard),
+        joins=_member_of(rack) if rack.joins else None,
+        is_open=site.roster == "open",
     )
 
 
@@ -187,18 +199,21 @@ class Runtime:
         self._messages: deque[LinkEvent] = deque()
         self._facts: deque[Fact] = deque()
         self._called = asyncio.Event()
-        self._dropped = 0
+        self._dropped = self._dropped_told = 0
+        self._call_waits = False  # the loop was called and has not come yet
         self._exit: Exit | None = None
         self._session: int | None = None
         self._pollers: dict[str, Poller] = {}
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._log = EventLog()
+        self._watchdog = Watchdog()
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT, or until the controller must end. The exit code.
 
         StartError: nothing was started, because the operator has to act first.
         """
+        faulthandler.enable()  # systemd's watchdog kills with SIGABRT: say where it hung
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, Exit(0, "told to stop"))
@@ -214,7 +229,11 @@ class Runtime:
             self._link.start()
             stack.callback(lambda: self._link.stop(goodbye=True))
             self._read_clock()
+            stack.callback(self._watchdog.close)
+            self._watchdog.ready()
             await self._serve()
+            assert self._exit is not None
+            self._watchdog.stopping(self._exit.reason)
             if self._options.floor_on_exit:
                 await self._floor()
         if self._dropped:
@@ -234,9 +253,21 @@ class Runtime:
             at_s = self._controller.next_wake()
             if at_s is not None and now >= at_s:
                 self._carry(self._controller.wake(now=now))
+            self._show_life()
+
+    def _show_life(self) -> None:
+        """A turn is over. A link whose thread has died never comes back: end, to be restarted."""
+        if not self._link.alive:
+            self._stop(Exit(70, "the link to the MQTT server has failed"))
+            return
+        self._watchdog.feed(self._controller.status, now=clock.now_s())
 
     async def _wait(self) -> None:
         at_s = self._controller.next_wake()
+        feed_s = self._watchdog.feed_every_s
+        if feed_s is not None:
+            soon_s = clock.now_s() + feed_s
+            at_s = soon_s if at_s is None else min(at_s, soon_s)
         if self._messages or self._facts or self._exit is not None:
             await asyncio.sleep(0)  # a flood must not starve the pollers
             return
@@ -250,7 +281,10 @@ class Runtime:
     def _drain(self) -> None:
         while self._facts:
             self._carry(self._controller.read(self._facts.popleft(), now=clock.now_s()))
-        for _ in range(min(len(self._messages), 64)):  # deadlines are looked at in between
+        if self._dropped > self._dropped_told:
+            self._dropped_told = self._dropped
+            self._log.say(Event(Level.WARNING, "inbox full: messages are dropped"))
+        for _ in range(min(len(self._messages), DRAINED_MAX)):
             self._take(self._messages.popleft())
 
     def _take(self, heard: LinkEvent) -> None:
@@ -315,6 +349,10 @@ class Runtime:
     def _publish(self, effect: Publish) -> None:
         payload = wire.encode(effect.message, time_ms=clock.wall_ms())
         path = effect.topic.path(self._site.site)
+        if len(payload) > wire.bytes_max(effect.topic.kind):  # nobody would read it
+            keys = (("topic", path), ("bytes", len(payload)))
+            self._log.say(Event(Level.ERROR, "message too large to be sent", keys))
+            return
         self._link.publish(path, payload, effect.retain, session=self._session)
 
     def _persist(self, record: JournalRecord) -> None:
@@ -334,7 +372,8 @@ class Runtime:
         )
 
     def _listen(self, on: bool) -> None:
-        paths = topics.of_broker(self._site.site)
+        site = self._site.site
+        paths = (*topics.of_broker(site), *topics.of_roster_desk(site))
         if on:
             self._link.subscribe(*paths)
         else:
@@ -343,15 +382,17 @@ class Runtime:
     # ---- the inbox -------------------------------------------------------------
 
     def _from_link(self, heard: LinkEvent) -> None:
-        """Called from the link's thread."""
-        self._loop.call_soon_threadsafe(self._put_message, heard)
-
-    def _put_message(self, heard: LinkEvent) -> None:
+        """Called from the link's thread: into the inbox, and one call for many messages."""
         if isinstance(heard, Received) and len(self._messages) >= INBOX_MAX:
             self._dropped += 1
-            self._log.say(Event(Level.WARNING, "inbox full: messages are dropped"))
             return
         self._messages.append(heard)
+        if not self._call_waits:
+            self._call_waits = True
+            self._loop.call_soon_threadsafe(self._answer_call)
+
+    def _answer_call(self) -> None:
+        self._call_waits = False  # before the inbox is looked at: nothing is overlooked
         self._called.set()
 
     def _put_fact(self, fact: Fact) -> None:
@@ -374,7 +415,10 @@ class Runtime:
             will_payload=wire.encode(Presence.OFFLINE),
             birth=(online, wire.encode(Presence.ONLINE)),
             goodbye=wire.encode(Presence.OFFLINE),
-            subscriptions=topics.of_controller(self._site.site, self._rack.name),
+            subscriptions=(
+                *topics.of_controller(self._site.site, self._rack.name),
+                *topics.of_newcomer(self._site.site, self._rack.name),
+            ),
         )
 
     async def _start_pollers(self, stack: AsyncExitStack) -> None:
@@ -454,7 +498,7 @@ class EventLog:
         known = (event.name, event.keys)
         if now - self._said_at_s.get(known, float("-inf")) < SAME_EVENT_S:
             return
-        if len(self._said_at_s) > 1000:
+        if len(self._said_at_s) >= EVENTS_KNOWN_MAX:
             self._said_at_s.clear()
         self._said_at_s[known] = now
         text = " ".join([event.name, *(f"{key}={value}" for key, value in event.keys)])

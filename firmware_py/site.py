@@ -76,12 +76,15 @@ def site_hash(site: Site) -> str:
     """16 hex digits over what every member must agree on (protocol M4).
 
     Names, limits and tree of the caps; names, ranks, floors, ceilings and caps of the
-    racks. Nothing else counts, nor does the order in the file.
+    racks. Nothing else counts, nor does the order in the file; racks that join are their
+    own affair.
     """
     agreed = {
         "caps": sorted([cap.name, cap.parent, cap.limit_w] for cap in site.caps),
         "racks": sorted(
-            [rack.name, rack.rank, rack.floor_w, rack.ceiling_w, rack.cap] for rack in site.racks
+            [rack.name, rack.rank, rack.floor_w, rack.ceiling_w, rack.cap]
+            for rack in site.racks
+            if not rack.joins
         ),
     }
     text = json.dumps(agreed, sort_keys=True, separators=(",", ":"))

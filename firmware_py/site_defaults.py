@@ -221,6 +221,7 @@ def _cap(table: CapTable) -> Cap:
         breaker=None if table.breaker is None else _breaker(table.breaker),
         fallback_w=_known(table.fallback_w),
         set_ttl_s=SET_TTL_S if table.set_ttl_s is None else _known(table.set_ttl_s),
+        brake_after_s=table.brake_after_s,
     )
 
 
@@ -235,6 +236,7 @@ def _rack(table: RackTable, timing: Timing, profiles: Profiles, folder: Path) ->
         ceiling_w=ceiling_w,
         weight=table.weight,
         tier=table.tier,
+        joins=table.joins,
         devices=tuple(_device(each, table, profiles, folder) for each in table.device),
         actuator=_actuator(table, timing, profiles),
     )

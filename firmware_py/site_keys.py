@@ -158,6 +158,10 @@ class CapTable(Table, frozen=True, kw_only=True):
         Seconds | UnsetType | None,
         Meta(description="Silence after which fallback_w holds; default 30."),
     ] = None
+    brake_after_s: Annotated[
+        Seconds | None,
+        Meta(description="Racks brake by themselves when the cap's meter is above it so long."),
+    ] = None
 
 
 class DeviceTable(Table, frozen=True, kw_only=True):
@@ -264,6 +268,10 @@ class RackTable(Table, frozen=True, kw_only=True):
         float, Meta(gt=0, le=1_000_000, description="Share of what is scarce, within a tier.")
     ] = 1.0
     tier: Annotated[int, Meta(ge=0, le=1000, description="The larger number is served first.")] = 1
+    joins: Annotated[
+        bool,
+        Meta(description="true: not one of the site's first racks; it asks to be counted."),
+    ] = False
     device: Annotated[tuple[DeviceTable, ...], Meta(max_length=DEVICES_PER_RACK_MAX)] = ()
     actuator: ActuatorTable | None = None
 
@@ -278,7 +286,10 @@ class SiteTable(Table, frozen=True, kw_only=True):
         Annotated[Name, Meta(examples=["lab"], description="Letters, digits, - _ . (MQTT topic).")]
         | UnsetType
     )
-    roster: Annotated[Literal["static"], Meta(description="Only the racks below.")] = "static"
+    roster: Annotated[
+        Literal["static", "open"],
+        Meta(description="static: only the racks below · open: others may join while it runs."),
+    ] = "static"
     profiles: Annotated[
         Text | UnsetType | None,
         Meta(description="Folder of your own profiles, relative to this file."),

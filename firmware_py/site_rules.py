@@ -44,6 +44,20 @@ def check(site: SiteTable, profiles: Profiles, faults: Faults) -> None:
     for index, rack in enumerate(_racks(site)):
         check_rack(rack, ("rack", index), site.timing, profiles, faults)
     _check_shared_lease(site, profiles, faults)
+    _check_roster(site, faults)
+
+
+def _check_roster(site: SiteTable, faults: Faults) -> None:
+    """Racks that join do so on a site that lets them."""
+    if site.roster == "open":
+        return
+    for index, rack in enumerate(_racks(site)):
+        if rack.joins:
+            faults.add(
+                ("rack", index, "joins"),
+                'nobody can join a static site; write roster = "open" at the top, on every'
+                " rack of the site",
+            )
 
 
 def _caps(site: SiteTable) -> tuple[CapTable, ...]:

@@ -44,11 +44,9 @@ _KEYS_NOT_YET: Final[dict[tuple[type, str], tuple[str, str | None]]] = {
     (SiteTable, "battery"): (_NO_SUPPLY, None),
     (MqttTable, "discover"): ('name the MQTT server: host = "192.0.2.10"', "host"),
     (CapTable, "partner"): ("leave it out, and give each feed its own racks", None),
-    (CapTable, "brake_after_s"): ("leave it out; racks follow the broker's grants", None),
     (RackTable, "shares"): ('name one cap: cap = "room"', "cap"),
 }
 _VALUES_NOT_YET: Final[dict[tuple[type, str], tuple[tuple[object, ...], str]]] = {
-    (SiteTable, "roster"): (("open",), 'list every rack and write roster = "static"'),
     (Market, "mechanism"): (("price-loop", "consensus"), 'write mechanism = "exact"'),
     (Market, "auction"): ((True,), "write auction = false, or leave it out"),
 }

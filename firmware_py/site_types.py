@@ -68,6 +68,7 @@ class Cap(Value, frozen=True, kw_only=True):
     breaker: Breaker | None
     fallback_w: int | None
     set_ttl_s: float
+    brake_after_s: float | None
 
 
 class DeviceSpec(Value, frozen=True, kw_only=True):
@@ -130,6 +131,7 @@ class Rack(Value, frozen=True, kw_only=True):
     tier: int
     devices: tuple[DeviceSpec, ...]
     actuator: Actuator
+    joins: bool = False  # not of the first roster: it asks to be counted (protocol M2)
 
 
 class Site(Value, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ def warnings(site: Site) -> Iterator[Warning_]:
         yield from _uncontrolled(cap, racks)
         yield from _trips(cap, racks)
         yield from _low_fallback(cap, racks)
+        yield from _hasty_brake(cap, racks, site.timing.tick_s)
     yield from (_unmeasured(rack) for rack in site.racks if not _is_measured(rack))
 
 
@@ -93,6 +94,17 @@ def _low_fallback(cap: Cap, racks: tuple[Rack, ...]) -> Iterator[Warning_]:
             f'cap "{cap.name}"',
             f"fallback_w {cap.fallback_w} is below the floors' {floors_w} W: when its sources are"
             " silent all are at their floors and it is exceeded",
+        )
+
+
+def _hasty_brake(cap: Cap, racks: tuple[Rack, ...], tick_s: float) -> Iterator[Warning_]:
+    slowest = max(racks, key=lambda rack: rack.actuator.settle_s)
+    needed_s = tick_s + slowest.actuator.settle_s
+    if cap.brake_after_s is not None and cap.brake_after_s <= needed_s:
+        yield Warning_(
+            f'cap "{cap.name}"',
+            f"brake_after_s {cap.brake_after_s:g} is not longer than a tick and the settle_s of"
+            f" {slowest.name}, {needed_s:g} s in all: racks may brake each time that the cap falls",
         )
 
 

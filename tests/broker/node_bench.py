@@ -26,6 +26,7 @@ from broker.effects import (
     LinkUp,
     Publish,
 )
+from broker.explain import Cause
 from broker.messages import (
     Actuation,
     Ballot,
@@ -43,7 +44,7 @@ from broker.topics import Kind, Topic
 WALL_MS = 1_700_000_000_000
 HELD = RackState(
     bound_w=1000, limit_w=1000, next_w=1001, demand_w=4000, measured_w=900,
-    measured_age_s=0.4, starting=False, set_by="the test",
+    measured_age_s=0.4, starting=False, cause=Cause("the test", "to see", 0.0),
 )  # fmt: skip
 
 
@@ -61,12 +62,13 @@ class Rack:
         *,
         lost: bool = False,
         site: Roster | None = None,
+        is_open: bool = False,
     ) -> None:
         self.name = name
         me = Identity(
             rack=name, instance="m", site_hash=SITE, roster=site or roster(), ttl_s=15.0,
             settle_s=2.0, actuator=Actuation.POWER_LIMIT, timing=TIMING,
-            terms=MarketTerms(guard=0.0),
+            terms=MarketTerms(guard=0.0), is_open=is_open,
         )  # fmt: skip
         self.node = Node(me, None if lost else loaded or record(Ballot(4, "r3"), 6), now=0.0)
         self.disk_ok: bool | None = True  # None: writes do not end

@@ -156,12 +156,3 @@ def test_a_refused_grant_leaves_the_lease_as_it_was() -> None:  # protocol R3
 
 def test_without_a_grant_the_lease_is_the_one_of_the_start() -> None:  # protocol R7
     assert Desk(until_s=15.0).desk.lowers_at_s == 13.0
-
-
-def test_since_counts_from_when_the_limit_changed_last() -> None:
-    desk = Desk()
-    desk.admit(key(1), limit_w=1500, now=101.0)
-    desk.admit(key(2), limit_w=1500, now=105.0)
-    assert desk.desk.since_s == 101.0
-    desk.admit(key(3), limit_w=1400, now=107.0)
-    assert desk.desk.since_s == 107.0

@@ -89,12 +89,11 @@ def test_without_the_mqtt_server_nothing_is_reported() -> None:
 def test_explain_says_where_the_limit_in_force_comes_from() -> None:
     rack = follower()
     explain = the(said(rack.wake(1.0), Explain))
-    assert (explain.set_by, explain.why) == ("the test", "no grant since the start")
-    assert explain.lease_left_s == 14.0
-    rack.hear_grant(GrantKey(4, "r3", 1), 1.5, cap="room", price=0.4, why="market")
+    assert (explain.set_by, explain.why, explain.since_s) == ("the test", "to see", 1.0)
+    assert (explain.granted_w, explain.lease_left_s, explain.floor_in_s) == (None, 14.0, 12.0)
+    rack.hear_grant(GrantKey(4, "r3", 1), 1.5, limit_w=1200)
     explain = the(said(rack.wake(2.0), Explain))
-    assert (explain.cap, explain.price, explain.why) == ("room", 0.4, "market")
-    assert (explain.since_s, explain.lease_left_s) == (0.5, 13.0)
+    assert (explain.granted_w, explain.lease_left_s, explain.floor_in_s) == (1200, 13.0, 11.0)
 
 
 # ---- ballots ---------------------------------------------------------------------------

@@ -6,18 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.topics import Kind, Topic, of_broker, of_controller, parse
+from broker.topics import (
+    Kind,
+    Topic,
+    of_broker,
+    of_controller,
+    of_newcomer,
+    of_roster_desk,
+    parse,
+)
 
 ROWS = [
     (Topic(Kind.BEAT), "wattbroker/lab/broker"),
     (Topic(Kind.ELECTION), "wattbroker/lab/election"),
     (Topic(Kind.ROSTER), "wattbroker/lab/roster"),
     (Topic(Kind.MARKET), "wattbroker/lab/market"),
+    (Topic(Kind.JOIN), "wattbroker/lab/join"),
+    (Topic(Kind.JOIN_ANSWER, "r1"), "wattbroker/lab/join/r1"),
+    (Topic(Kind.LEAVE), "wattbroker/lab/roster/remove"),
     (Topic(Kind.REPORT, "r1"), "wattbroker/lab/racks/r1/report"),
     (Topic(Kind.GRANT, "r1"), "wattbroker/lab/racks/r1/grant"),
     (Topic(Kind.ONLINE, "r1"), "wattbroker/lab/racks/r1/online"),
     (Topic(Kind.EXPLAIN, "r1"), "wattbroker/lab/racks/r1/explain"),
     (Topic(Kind.CAP_SET, "room"), "wattbroker/lab/caps/room/set"),
+    (Topic(Kind.CAP_MEASURED, "room"), "wattbroker/lab/caps/room/measured"),
     (Topic(Kind.CAP_STATE, "room"), "wattbroker/lab/caps/room"),
 ]
 
@@ -75,6 +87,7 @@ def test_a_controller_hears_the_site_and_of_the_racks_only_itself() -> None:
         "wattbroker/lab/roster",
         "wattbroker/lab/racks/+/online",
         "wattbroker/lab/caps/+/set",
+        "wattbroker/lab/caps/+/measured",
         "wattbroker/lab/racks/r1/grant",
         "wattbroker/lab/racks/r1/report",
     }
@@ -82,3 +95,8 @@ def test_a_controller_hears_the_site_and_of_the_racks_only_itself() -> None:
 
 def test_the_broker_hears_every_report_beside_it() -> None:
     assert of_broker("lab") == ("wattbroker/lab/racks/+/report",)
+
+
+def test_the_broker_hears_who_wants_to_come_and_go_and_a_newcomer_its_answer() -> None:  # M2, M3
+    assert of_roster_desk("lab") == ("wattbroker/lab/join", "wattbroker/lab/roster/remove")
+    assert of_newcomer("lab", "r1") == ("wattbroker/lab/join/r1",)

@@ -19,6 +19,7 @@ from broker.messages import (
     Actuation,
     Ballot,
     Beat,
+    CapMeasured,
     CapSet,
     CapState,
     CapValue,
@@ -27,6 +28,9 @@ from broker.messages import (
     Explain,
     Grant,
     GrantKey,
+    Join,
+    JoinAnswer,
+    Leave,
     MarketState,
     Message,
     Presence,
@@ -45,7 +49,11 @@ TYPES: dict[Kind, type] = {
     Kind.EXPLAIN: Explain,
     Kind.ELECTION: ElectionMessage,
     Kind.ROSTER: Roster,
+    Kind.JOIN: Join,
+    Kind.JOIN_ANSWER: JoinAnswer,
+    Kind.LEAVE: Leave,
     Kind.CAP_SET: CapSet,
+    Kind.CAP_MEASURED: CapMeasured,
     Kind.CAP_STATE: CapState,
     Kind.MARKET: MarketState,
 }
@@ -67,6 +75,19 @@ cap_values = st.dictionaries(
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
+instances = st.text(min_size=1, max_size=16)
+roster_racks = st.builds(
+    RosterRack,
+    rack=names,
+    rank=st.integers(-100, 100),
+    floor_w=watts,
+    ceiling_w=watts,
+    cap=names,
+    weight=finite,
+    tier=st.integers(-9, 9),
+    joined=st.none() | ballots,
+    leaving=st.booleans(),
+)
 MESSAGES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.BEAT: st.builds(
         Beat,
@@ -121,12 +142,20 @@ MESSAGES: dict[Kind, st.SearchStrategy[Any]] = {
         Explain,
         limit_w=watts,
         bound_w=watts,
+        floor_w=watts,
+        ceiling_w=watts,
         set_by=texts,
-        cap=st.none() | texts,
-        price=prices,
         why=texts,
+        cap=st.none() | texts,
+        cap_limit_w=st.none() | watts,
+        cap_by=st.none() | texts,
+        price=prices,
         since_s=seconds,
+        granted_w=st.none() | watts,
         lease_left_s=seconds,
+        floor_in_s=st.none() | seconds,
+        braked_by=st.none() | texts,
+        changes=st.lists(texts, max_size=4).map(tuple),
         time_ms=numbers,
     ),
     Kind.ELECTION: st.builds(
@@ -143,16 +172,7 @@ MESSAGES: dict[Kind, st.SearchStrategy[Any]] = {
         Roster,
         name=ballots,
         racks=st.lists(
-            st.builds(
-                RosterRack,
-                rack=names,
-                rank=st.integers(-100, 100),
-                floor_w=watts,
-                ceiling_w=watts,
-                cap=names,
-                weight=finite,
-                tier=st.integers(-9, 9),
-            ),
+            roster_racks,
             max_size=3,
         ).map(tuple),
         caps=st.lists(
@@ -163,13 +183,39 @@ MESSAGES: dict[Kind, st.SearchStrategy[Any]] = {
                 parent=st.none() | names,
                 fallback_w=st.none() | watts,
                 set_ttl_s=seconds,
+                brake_after_s=st.none() | seconds,
             ),
             max_size=3,
         ).map(tuple),
         ballot=st.none() | ballots,
         time_ms=numbers,
     ),
+    Kind.JOIN: st.builds(
+        Join,
+        rack=roster_racks,
+        instance=instances,
+        boot=numbers,
+        ballot=ballots,
+        roster=ballots,
+        bound_w=watts,
+        time_ms=numbers,
+    ),
+    Kind.JOIN_ANSWER: st.builds(
+        JoinAnswer, instance=instances, ballot=ballots, why=texts, time_ms=numbers
+    ),
+    Kind.LEAVE: st.builds(
+        Leave,
+        rack=names,
+        by=names,
+        ballot=ballots,
+        boot=st.none() | numbers,
+        seq=st.none() | numbers,
+        time_ms=numbers,
+    ),
     Kind.CAP_SET: st.builds(CapSet, limit_w=st.none() | watts, number=numbers, by=names),
+    Kind.CAP_MEASURED: st.builds(
+        CapMeasured, power_w=st.floats(-WATTS_MAX, WATTS_MAX), age_s=seconds
+    ),
     Kind.CAP_STATE: st.builds(
         CapState,
         ballot=ballots,
@@ -319,7 +365,7 @@ def test_a_megabyte_is_refused_unread(kind: Kind) -> None:
         wire.decode(kind, b" " * (1 << 20))
 
 
-@pytest.mark.parametrize(("kind", "limit_bytes"), [(Kind.CAP_SET, 65_536), (Kind.ROSTER, 262_144)])
+@pytest.mark.parametrize(("kind", "limit_bytes"), [(Kind.CAP_SET, 65_536), (Kind.ROSTER, 524_288)])
 def test_a_payload_at_the_limit_is_read(kind: Kind, limit_bytes: int) -> None:
     payloads = {
         Kind.CAP_SET: b'{"limit_w":9,"number":1,"by":"operator"}',

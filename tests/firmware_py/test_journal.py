@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -76,6 +77,48 @@ def test_a_flipped_digit_is_found_by_the_checksum(journal: Journal) -> None:  # 
     assert journal.load() == (None, "the journal is torn")
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_anywhere_gives_another_record(journal: Journal, bit: int) -> None:
+    journal.write(NEW)  # protocol R11
+    whole = file_of(journal).read_bytes()
+    for place in range(len(whole)):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << bit
+        file_of(journal).write_bytes(spoilt)
+        record, why = journal.load()
+        assert record in (None, NEW), place
+        assert (record is None) == bool(why), place
+
+
+@pytest.mark.parametrize("tail", [b"\x00" * 512, b"}", b"[]", b'{"schema":1}'])
+def test_a_whole_record_with_something_behind_it_is_torn(journal: Journal, tail: bytes) -> None:
+    journal.write(OLD)
+    with file_of(journal).open("ab") as file:
+        file.write(tail)
+    assert journal.load()[0] is None
+
+
+def test_a_record_of_an_older_version_or_a_later_one_is_none(journal: Journal) -> None:
+    for version in (0, 2, 99, "1", 1.5, None):  # protocol R11
+        journal.write(OLD)
+        whole = json.loads(file_of(journal).read_bytes())
+        file_of(journal).write_text(json.dumps(whole | {"schema": version}, separators=(",", ":")))
+        record, why = journal.load()
+        assert record is None, version
+        assert why.startswith("the journal is torn"), version
+
+
+def test_a_record_that_lacks_what_must_not_be_forgotten_is_none(journal: Journal) -> None:
+    journal.write(OLD)  # protocol R11
+    record = json.loads(file_of(journal).read_bytes())["record"]
+    for key in ("ballot", "boot", "granted", "roster", "caps"):
+        body = json.dumps({k: v for k, v in record.items() if k != key}, separators=(",", ":"))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        whole = f'{{"schema":1,"sha256":"{digest}","record":{body}}}'
+        file_of(journal).write_text(whole)
+        assert journal.load()[0] is None, key
+
+
 def test_a_wrong_checksum_or_another_schema_is_no_record(journal: Journal) -> None:  # protocol R11
     journal.write(OLD)
     whole = json.loads(file_of(journal).read_bytes())
@@ -134,6 +177,94 @@ def test_a_full_disk_leaves_the_old_record(journal: Journal, mocker: MockerFixtu
             journal.write(NEW)
         mocker.stop(patched)
         assert journal.load() == (OLD, ""), call
+
+
+@pytest.mark.parametrize("call", ["os.open", "os.replace"])
+def test_a_folder_that_became_read_only_leaves_the_old_record_and_no_open_file(
+    journal: Journal, mocker: MockerFixture, call: str
+) -> None:
+    journal.write(OLD)
+    before = len(os.listdir("/proc/self/fd"))
+    refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    patched = mocker.patch(f"firmware_py.journal.{call}", side_effect=refused)
+    with pytest.raises(OSError, match="Read-only file system"):
+        journal.write(NEW)
+    mocker.stop(patched)
+    assert journal.load() == (OLD, "")
+    assert len(os.listdir("/proc/self/fd")) == before
+    journal.write(NEW)
+    assert journal.load() == (NEW, "")
+
+
+def test_where_only_the_folder_cannot_be_synced_the_write_is_refused_and_can_be_repeated(
+    journal: Journal, mocker: MockerFixture
+) -> None:
+    """The file has its name then, and may lose it in a power cut: nobody may build on it."""
+    journal.write(OLD)
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    patched = mocker.patch("firmware_py.journal.os.fsync", side_effect=sync)
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.write(NEW)
+    mocker.stop(patched)
+    assert journal.load()[0] in (OLD, NEW)
+    journal.write(NEW)
+    assert journal.load() == (NEW, "")
+
+
+KILLED_AT_EACH_STEP = """
+import os, sys
+from pathlib import Path
+from broker.effects import JournalRecord
+from broker.messages import Ballot
+from firmware_py.journal import Journal
+
+OLD = JournalRecord(Ballot(4, "r3"), 7, True, Ballot(0, "h"), {})
+NEW = JournalRecord(Ballot(5, "r1"), 8, False, Ballot(0, "h"), {})
+calls = 0
+
+def dying(call, step):
+    def stepped(*arguments):
+        global calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), 9)
+        return call(*arguments)
+    return stepped
+
+with Journal(Path(sys.argv[1])) as journal:
+    for step in range(1, 12):
+        journal.write(OLD)
+        child = os.fork()
+        if not child:
+            for name in ("open", "write", "fsync", "replace", "close"):
+                setattr(os, name, dying(getattr(os, name), step))
+            journal.write(NEW)
+            os._exit(0)
+        killed = os.waitpid(child, 0)[1] == 9
+        found = journal.load()[0]
+        known = "old" if found == OLD else "new" if found == NEW else found
+        print("killed" if killed else "done", known)
+"""
+
+
+def test_a_process_killed_at_any_step_of_a_write_leaves_the_old_record_or_the_new_one(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EACH_STEP, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        *["killed old"] * 5,  # opening, writing, syncing, closing, renaming
+        *["killed new"] * 3,  # opening, syncing, closing the folder
+        *["done new"] * 3,
+    ], done.stderr
 
 
 def test_after_a_full_disk_the_next_write_succeeds(journal: Journal, mocker: MockerFixture) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from site_files import FOLDER, GOOD, edited, read
 
+from firmware_py.runtime import roster_of
 from firmware_py.site import load_site, outlet_steps_w, site_hash, site_of, warnings_of
 from firmware_py.site_types import Actuator, Outlet
 
@@ -122,6 +123,13 @@ def test_what_is_written_goes_before_every_default() -> None:
     assert (actuator.stagger_s, actuator.outlets[1].min_off_s) == (0.0, 5.0)
     assert (site.rack("r2").weight, site.rack("r2").tier) == (2.5, 3)
     assert site.rack("r2").actuator.ttl_s == 20.0
+
+
+def test_a_cap_has_a_brake_only_where_it_is_written() -> None:
+    text = edited(("limit_w = 20_000", "limit_w = 20_000\nbrake_after_s = 8"))
+    assert [cap.brake_after_s for cap in read(text).caps] == [8.0, None]
+    assert [cap.brake_after_s for cap in roster_of(read(text)).caps] == [8.0, None]
+    assert site_hash(read(text)) == site_hash(read(edited()))  # each rack brakes for itself
 
 
 def test_a_cap_with_a_fallback_waits_thirty_seconds_or_as_written() -> None:

@@ -120,9 +120,9 @@ REFUSED: dict[str, Row] = {
     "one PDU of a chain, where there is none": (
         [("snmp://geheim@192.0.2.21", "snmp://geheim@192.0.2.21/2")],
         f"{PDU}.url", "profile test-pdu knows of one PDU only"),
+    "a rack joins a static site": ([('name = "r2"', 'name = "r2"\njoins = true')], f"{R2}.joins",
+        'nobody can join a static site; write roster = "open" at the top'),
     # words of the design that this version does not have
-    "open roster": ([("schema = 1", 'schema = 1\nroster = "open"')], "roster",
-        NOT_YET + 'list every rack and write roster = "static"'),
     "mqtt.discover": ([('host = "192.0.2.10"', 'discover = "mdns"')], "mqtt.discover",
         NOT_YET + 'name the MQTT server: host = "192.0.2.10"'),
     "price loop": ([("[market]", '[market]\nmechanism = "price-loop"')], "market.mechanism",
@@ -135,8 +135,8 @@ REFUSED: dict[str, Row] = {
         NOT_YET + 'name one cap: cap = "room"'),
     "partner": ([('parent = "room"', 'parent = "room"\npartner = "room"')],
         'cap[1] "row1".partner', NOT_YET),
-    "brake": ([('parent = "room"', 'parent = "room"\nbrake_after_s = 5.0')],
-        'cap[1] "row1".brake_after_s', NOT_YET),
+    "a brake at once": ([('parent = "room"', 'parent = "room"\nbrake_after_s = 0.0')],
+        'cap[1] "row1".brake_after_s', "0.0"),
     "supply": ([("[market]", "[market]\n[supply]\nmargin = 0.02")], "supply", NOT_YET),
     "feed": ([("[market]", '[market]\n[[feed]]\nname = "grid"')], "feed", NOT_YET),
     "source": ([("[market]", '[market]\n[[source]]\nname = "roof"')], "source", NOT_YET),

@@ -58,6 +58,12 @@ WARNED: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
     ),
     "a fallback that the floors fit under": (
         [("limit_w = 20_000", "limit_w = 20_000\nfallback_w = 1_500")], []),
+    "a brake that is faster than a falling cap is obeyed": (  # r1 settles in 5 s
+        [("limit_w = 12_000", "limit_w = 12_000\nbrake_after_s = 6.0")],
+        ['cap "row1": brake_after_s 6 is not longer than a tick and the settle_s of r1, 6 s in'
+         " all: racks may brake each time that the cap falls"],
+    ),
+    "a brake that is slower": ([("limit_w = 12_000", "limit_w = 12_000\nbrake_after_s = 6.1")], []),
     "a rack that nothing measures": (
         [('"test-pdu"', '"test-pdu"\nmeasures = []')],
         ['rack "r1": nothing measures it: it counts as wanting its ceiling_w 1450 all the time'],
@@ -159,5 +165,5 @@ def test_the_schema_has_no_key_that_is_refused_as_not_supported() -> None:
     assert "shares" not in tables["RackTable"]["properties"]
     assert "discover" not in tables["MqttTable"]["properties"]
     assert not {"supply", "feed", "source", "battery"} & set(tables["SiteTable"]["properties"])
-    assert tables["SiteTable"]["properties"]["roster"]["enum"] == ["static"]
+    assert tables["SiteTable"]["properties"]["roster"]["enum"] == ["open", "static"]
     assert tables["Market"]["properties"]["mechanism"]["enum"] == ["exact"]
