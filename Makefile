@@ -9,13 +9,15 @@ STAMP  := $(VENV)/.installed
 
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: demo test check sim bench wheels schema packages clean help
+.PHONY: demo test check sim fuzz chaos bench wheels schema packages clean help
 
 help:
 	@echo "make demo   five racks hold a cap over Modbus, SNMP and MQTT; the broker is killed"
 	@echo "make test   fetch what the tests need, and run them"
 	@echo "make check  style and types"
-	@echo "make sim    more seeds of the simulation: SEEDS=1000 START=0 SECONDS_EACH=120"
+	@echo "make sim    more seeds of the simulation: SEEDS=1000 START=0 SECONDS_EACH=300 JOBS=1, or SEED=17"
+	@echo "make fuzz   ten thousand hostile conversations with a controller: CASES=10000"
+	@echo "make chaos  faults on real processes, the plant judges: MINUTES=10 SEED=1"
 	@echo "make bench  what a controller costs; wire formats side by side"
 	@echo "make wheels check that a Raspberry Pi compiles nothing"
 
@@ -31,8 +33,8 @@ check: $(STAMP)-test
 	$(BIN)/mypy
 
 sim: $(STAMP)-test
-	SEEDS=$(or $(SEEDS),1000) START=$(or $(START),0) SECONDS_EACH=$(or $(SECONDS_EACH),120) \
-	  $(BIN)/python -m pytest -q tests/simulation/test_simulation.py
+	$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),1000) --start $(or $(START),0) \
+	  --seconds $(or $(SECONDS_EACH),300) --jobs $(or $(JOBS),1) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP)-test packages
 	$(BIN)/python benchmarks/controller.py

@@ -1,7 +1,8 @@
 """The way to a device as one process has it: one thing at a time, as the poller does it.
 
 Commands go before polls; a lowering one drops the raises that wait. Answers get lost,
-come before the effect, or come in part.
+come before the effect, or come in part. What is told to the process is dated by its own
+clock.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from sim_hardware import Hardware
-from sim_timeline import Timeline
+from sim_timeline import LocalClock, Timeline
 from sim_weather import Weather
 
 from drivers.reading import Absence, Executed, Missing, Reading, Snapshot
@@ -28,13 +29,17 @@ class DevicePort:
         timeline: Timeline,
         weather: Weather,
         rng: Random,
+        clock: LocalClock,
         put: Callable[[DeviceRead | CommandDone], None],
+        note: Callable[[str], None],
     ) -> None:
         self._hardware = hardware
         self._timeline = timeline
         self._weather = weather
         self._rng = rng
+        self._clock = clock
         self._put = put
+        self._note = note
         self._commands: deque[Command] = deque()
         self._busy = False
         self._poll_at_s = timeline.now
@@ -51,7 +56,7 @@ class DevicePort:
         if not command.raises:
             for waiting in [c for c in self._commands if c.raises]:
                 self._commands.remove(waiting)
-                dropped = CommandDone(waiting.id, None, self._timeline.now)
+                dropped = CommandDone(waiting.id, None, self._clock.now())
                 self._later(0.0, lambda done=dropped: self._put(done))
         self._commands.append(command)
         self._later(0.0, self._next)
@@ -80,7 +85,7 @@ class DevicePort:
             self._next()
 
     def _execute(self, command: Command) -> None:
-        sent_at_s = self._timeline.now
+        sent_at_s = self._clock.now()
         fate = self._fate()
         timed_out = fate in ("answer lost", "write lost")
         takes_s = TIMEOUT_S if timed_out else self._rng.uniform(0.002, 0.03)
@@ -91,7 +96,7 @@ class DevicePort:
             )
 
         def answered() -> None:
-            done_at_s = self._timeline.now
+            done_at_s = self._clock.now()
             absence = {"": None, "refused": Absence.REFUSED}.get(fate, Absence.TIMEOUT)
 
             def proven(points: dict[str, Reading | Missing]) -> None:
@@ -106,13 +111,13 @@ class DevicePort:
         self._later(takes_s, answered)
 
     def _poll(self) -> None:
-        asked_at_s = self._timeline.now
+        asked_at_s = self._clock.now()
         names = list(self._hardware.settings())
         half = len(names) // 2
 
         def first(points: dict[str, Reading | Missing]) -> None:
             def second(more: dict[str, Reading | Missing]) -> None:
-                snapshot = Snapshot(asked_at_s, self._timeline.now, points | more)
+                snapshot = Snapshot(asked_at_s, self._clock.now(), points | more)
                 self._finish(DeviceRead("pdu", snapshot))
 
             self._ask([*names[half:], "input.realpower"], second)
@@ -124,23 +129,26 @@ class DevicePort:
 
     def _ask(self, names: list[str], then: Callable[[dict[str, Reading | Missing]], None]) -> None:
         """One request: the values are true some time between asking and answer."""
-        asked_at_s = self._timeline.now
+        asked_at_s = self._clock.now()
         if self._rng.random() < self._weather.poll_lost:
-            lost = {name: Missing(name, Absence.TIMEOUT) for name in names}
+            self._note("poll lost")
+            lost: dict[str, Reading | Missing] = {
+                name: Missing(name, Absence.TIMEOUT) for name in names
+            }
             self._later(TIMEOUT_S, lambda: then(lost))
             return
-        values: dict[str, float | str] = {}
+        values: dict[str, float | str | None] = {}
 
         def look() -> None:
-            shown = {**self._hardware.settings(), "input.realpower": self._hardware.draw_w}
+            shown = {**self._hardware.settings(), "input.realpower": self._hardware.shown_draw_w}
             values.update({name: shown[name] for name in names})
 
         def answered() -> None:
-            taken_at_s = self._timeline.now
+            taken_at_s = self._clock.now()
             then(
                 {
                     name: Missing(name, Absence.REFUSED)
-                    if self._rng.random() < self._weather.point_lost
+                    if value is None or self._rng.random() < self._weather.point_lost
                     else Reading(name, value, "", asked_at_s, taken_at_s)
                     for name, value in values.items()
                 }
@@ -157,6 +165,7 @@ class DevicePort:
         for fate in ("answer lost", "write lost", "write refused"):
             roll -= getattr(self._weather, fate.replace(" ", "_"))
             if roll < 0:
+                self._note(fate)
                 return fate.replace("write refused", "refused")
         return ""
 
