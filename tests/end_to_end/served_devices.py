@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -215,9 +216,11 @@ def commands(*each: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
 
 
 def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The product's command, going on."""
+    """The product's command, going on; Ctrl-C reaches it, even where ours is ignored (as in
+    the background of a shell)."""
     return subprocess.Popen(
         [sys.executable, "-m", "firmware_py", *arguments],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
