@@ -251,6 +251,7 @@ async def left_alone(bus: RtuBus, unit: ModbusUnit, span: Span) -> None:
         if len(bus.heard) > heard:
             break
         await asyncio.sleep(0.001)
+    assert len(bus.heard) > heard  # else nothing was given up that could come late
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     assert reading.cancelled()
